@@ -1,0 +1,168 @@
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// ExistingResourcePolicy says what happens to an object that the target has already.
+// +kubebuilder:validation:Enum=Skip;Update;Recreate;Fail
+type ExistingResourcePolicy string
+
+// The policies for existing objects.
+const (
+	// PolicySkip leaves the existing object as it is and reports whether it differs.
+	PolicySkip ExistingResourcePolicy = "Skip"
+	// PolicyUpdate changes it as UpdateMode says.
+	PolicyUpdate ExistingResourcePolicy = "Update"
+	// PolicyRecreate deletes it and creates the archived one.
+	PolicyRecreate ExistingResourcePolicy = "Recreate"
+	// PolicyFail makes it an error.
+	PolicyFail ExistingResourcePolicy = "Fail"
+)
+
+// UpdateMode is how PolicyUpdate changes an object.
+// +kubebuilder:validation:Enum=Merge;Exact
+type UpdateMode string
+
+// The update modes.
+const (
+	// UpdateMerge applies the archived object server-side: fields that it does not have stay.
+	UpdateMerge UpdateMode = "Merge"
+	// UpdateExact replaces the object by PUT with the live resourceVersion: fields that it does not have go.
+	UpdateExact UpdateMode = "Exact"
+)
+
+// RestoreSpec says what is restored, from where, and how it is changed on its way.
+type RestoreSpec struct {
+	// BackupName names the backup, or its uid where a name stands for several.
+	BackupName string `json:"backupName"`
+	// StorageLocation names the location that holds it. Empty means the default one.
+	// +optional
+	StorageLocation string `json:"storageLocation,omitempty"`
+
+	// Selection says which of the archived objects are restored.
+	Selection `json:",inline"`
+
+	// ExistingResourcePolicy is Skip where unset.
+	// +optional
+	ExistingResourcePolicy ExistingResourcePolicy `json:"existingResourcePolicy,omitempty"`
+	// UpdateMode is Merge where unset.
+	// +optional
+	UpdateMode UpdateMode `json:"updateMode,omitempty"`
+
+	// NamespaceMapping renames namespaces, in the objects and in references to them.
+	// +optional
+	NamespaceMapping map[string]string `json:"namespaceMapping,omitempty"`
+	// PreserveNodePorts keeps the node ports of Services, which else are kept only where a user chose them.
+	// +optional
+	PreserveNodePorts bool `json:"preserveNodePorts,omitempty"`
+	// PreserveClusterIPs keeps the cluster IPs of Services.
+	// +optional
+	PreserveClusterIPs bool `json:"preserveClusterIPs,omitempty"`
+	// IncludeControlled restores also what a controller makes again from its owner: the pods of a ReplicaSet, EndpointSlices, …
+	// +optional
+	IncludeControlled bool `json:"includeControlled,omitempty"`
+	// RestoreStatus names the resources whose status is restored, with globs; none where empty.
+	// +optional
+	RestoreStatus []string `json:"restoreStatus,omitempty"`
+	// Transforms change objects on their way.
+	// +optional
+	Transforms *Transforms `json:"transforms,omitempty"`
+	// RequireSignature refuses a backup that no trusted key signed.
+	// +optional
+	RequireSignature bool `json:"requireSignature,omitempty"`
+	// WaitTimeout bounds each wait for readiness: a CRD's establishment, a webhook's backend. Zero means 5 minutes.
+	// +optional
+	WaitTimeout metav1.Duration `json:"waitTimeout,omitempty"`
+}
+
+// Transforms change objects on their way into a cluster. The maps go from an old value to a new one; a key may end in "*" where
+// a value is an image or an ARN, and then stands for a prefix.
+type Transforms struct {
+	// StorageClasses maps StorageClass names, in claims, volumes and claim templates.
+	StorageClasses map[string]string `json:"storageClasses,omitempty"`
+	// Images maps image references by prefix: "registry.old/*" to "registry.new/*".
+	Images map[string]string `json:"images,omitempty"`
+	// NodeSelectors maps "key=value" in node selectors; an empty new value removes the entry.
+	NodeSelectors map[string]string `json:"nodeSelectors,omitempty"`
+	// Zones maps availability zones in node selectors, node affinity, volumes and StorageClasses.
+	Zones map[string]string `json:"zones,omitempty"`
+	// RoleARNs maps IAM role ARNs in service accounts' eks.amazonaws.com/role-arn annotation.
+	RoleARNs map[string]string `json:"roleARNs,omitempty"`
+	// LoadBalancerValues maps security groups, subnets, certificate ARNs in annotations of Services and Ingresses.
+	LoadBalancerValues map[string]string `json:"loadBalancerValues,omitempty"`
+	// Modifiers are applied in order, after everything above.
+	Modifiers []ResourceModifier `json:"modifiers,omitempty"`
+}
+
+// ResourceModifier changes the objects that it selects; exactly one of its patches is set.
+type ResourceModifier struct {
+	// Resources selects by resource, as in Selection. Empty means all.
+	Resources []string `json:"resources,omitempty"`
+	// Namespaces selects by namespace, before mapping, with globs.
+	Namespaces []string `json:"namespaces,omitempty"`
+	// NameRegex selects by name (RE2).
+	NameRegex string `json:"nameRegex,omitempty"`
+	// LabelSelector selects by label.
+	LabelSelector *metav1.LabelSelector `json:"labelSelector,omitempty"`
+	// Condition is a CEL expression over "object".
+	Condition string `json:"condition,omitempty"`
+
+	// JSONPatch is a list of operations as in RFC 6902.
+	JSONPatch []JSONPatchOperation `json:"jsonPatch,omitempty"`
+	// MergePatch is a document as in RFC 7386, in YAML or JSON.
+	MergePatch string `json:"mergePatch,omitempty"`
+	// StrategicMergePatch is a Kubernetes strategic merge patch, in YAML or JSON; for built-in kinds.
+	StrategicMergePatch string `json:"strategicMergePatch,omitempty"`
+	// Expression is a CEL expression over "object" whose value, a map, replaces the object.
+	Expression string `json:"expression,omitempty"`
+}
+
+// JSONPatchOperation is one operation of RFC 6902.
+type JSONPatchOperation struct {
+	Op   string `json:"op"`
+	Path string `json:"path"`
+	From string `json:"from,omitempty"`
+	// Value is any JSON value, written as JSON text: "3", "\"three\"", "{\"a\":1}".
+	Value string `json:"value,omitempty"`
+}
+
+// RestoreCounts sum up a restore. Every object of the plan is in exactly one of them.
+type RestoreCounts struct {
+	Planned   int `json:"planned"`
+	Created   int `json:"created"`
+	Updated   int `json:"updated"`
+	Unchanged int `json:"unchanged"`
+	Skipped   int `json:"skipped"`
+	Failed    int `json:"failed"`
+	// Warnings is how many remarks the report holds.
+	Warnings int `json:"warnings"`
+}
+
+// RestoreStatus says what became of a restore.
+type RestoreStatus struct {
+	Phase          Phase         `json:"phase,omitempty"`
+	Message        string        `json:"message,omitempty"`
+	Counts         RestoreCounts `json:"counts,omitempty"`
+	Target         *ClusterInfo  `json:"target,omitempty"`
+	StartTime      *metav1.Time  `json:"startTime,omitempty"`
+	CompletionTime *metav1.Time  `json:"completionTime,omitempty"`
+}
+
+// Restore brings objects of a backup into a cluster.
+type Restore struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	Spec   RestoreSpec   `json:"spec,omitempty"`
+	Status RestoreStatus `json:"status,omitempty"`
+}
+
+// +kubebuilder:object:root=true
+
+// RestoreList is a list of restores.
+type RestoreList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []Restore `json:"items"`
+}
