@@ -1,0 +1,181 @@
+package kube
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"sync"
+
+	"kedge.dev/kedge/internal/rawjson"
+)
+
+// DefaultPageSize is the number of items asked for in one page (docs/benchmarks.md says why).
+const DefaultPageSize = 500
+
+// ListRequest is one list, over as many pages as it takes.
+type ListRequest struct {
+	Path          string // Resource.Path(namespace, "")
+	LabelSelector string
+	FieldSelector string
+	// ResourceVersion: "" reads the latest state.
+	ResourceVersion string
+	// Exact asks for the state at exactly ResourceVersion (resourceVersionMatch=Exact).
+	Exact bool
+	// Limit is the number of items in a page; 0 means DefaultPageSize.
+	Limit int64
+	// MaxItem bounds one item in bytes; 0 means 64 MiB.
+	MaxItem int
+	// MaxPages ends the list after so many pages; 0 means never. ListMeta.Continue then says whether there was more.
+	MaxPages int
+}
+
+// ListMeta is what a list said about itself.
+type ListMeta struct {
+	ResourceVersion  string
+	APIVersion, Kind string // of the list: "apps/v1", "DeploymentList"
+	Items, Pages     int
+	Continue         string // set only where MaxPages ended the list
+	Remaining        int64  // the server's count of what is behind Continue; 0 where it gave none
+}
+
+var splitters = sync.Pool{New: func() any { return new(rawjson.Splitter) }}
+
+// List reads a list page by page and calls fn with the bytes of each item, valid during the call only and in the order of the
+// server, without changing them. It stops at fn's first error, which it returns as it is.
+//
+// Continue pages carry the token alone, so all pages are of one revision; where Exact is set, each page must say that it is of
+// that revision (*RevisionError). A page whose transfer breaks is asked for again and only what fn has not had yet is given to
+// it. errors.Is(err, ErrRevisionGone) tells that the revision cannot be had any more: what fn has had is then void.
+func (c *Client) List(ctx context.Context, req ListRequest, fn func(raw []byte) error) (ListMeta, error) {
+	var meta ListMeta
+	token := ""
+	for {
+		head, err := c.page(ctx, &req, token, fn)
+		if err != nil {
+			return meta, err
+		}
+		meta.ResourceVersion, meta.APIVersion, meta.Kind = head.ResourceVersion, head.APIVersion, head.Kind
+		meta.Items += head.Items
+		meta.Pages++
+		if req.Exact && head.ResourceVersion != req.ResourceVersion {
+			return meta, &RevisionError{Path: req.Path, Want: req.ResourceVersion, Got: head.ResourceVersion}
+		}
+		if head.Continue == "" {
+			return meta, nil
+		}
+		if head.Continue == token {
+			return meta, fmt.Errorf("list %s: the server gave the same page again", req.Path)
+		}
+		token = head.Continue
+		if req.MaxPages > 0 && meta.Pages == req.MaxPages {
+			meta.Continue = token
+			if head.RemainingItemCount != nil {
+				meta.Remaining = *head.RemainingItemCount
+			}
+			return meta, nil
+		}
+	}
+}
+
+func (r *ListRequest) query(token string) url.Values {
+	q := url.Values{}
+	limit := r.Limit
+	if limit <= 0 {
+		limit = DefaultPageSize
+	}
+	q.Set("limit", strconv.FormatInt(limit, 10))
+	if r.LabelSelector != "" {
+		q.Set("labelSelector", r.LabelSelector)
+	}
+	if r.FieldSelector != "" {
+		q.Set("fieldSelector", r.FieldSelector)
+	}
+	switch {
+	case token != "":
+		q.Set("continue", token)
+	case r.ResourceVersion != "":
+		q.Set("resourceVersion", r.ResourceVersion)
+		if r.Exact {
+			q.Set("resourceVersionMatch", "Exact")
+		}
+	}
+	return q
+}
+
+// callbackError carries an error of the caller's function through the retries.
+type callbackError struct{ err error }
+
+func (e *callbackError) Error() string { return e.err.Error() }
+func (e *callbackError) Unwrap() error { return e.err }
+
+// page reads one page. Where its transfer breaks after some items were given to fn, it is read again and those are passed over:
+// a page of a pinned revision is the same each time. The first page of an unpinned list is not, so it is held in memory
+// until it is complete, up to a bound.
+func (c *Client) page(ctx context.Context, req *ListRequest, token string, fn func([]byte) error) (rawjson.ListHead, error) {
+	var head rawjson.ListHead
+	given := 0
+	pinned := token != "" || req.Exact
+	hreq := Request{Path: req.Path, Query: req.query(token)}
+	err := c.retry(ctx, &hreq, func(resp *http.Response) error {
+		body, pinned, err := holdPage(resp.Body, pinned)
+		if err != nil {
+			return err
+		}
+		s := splitters.Get().(*rawjson.Splitter) //nolint:errcheck,forcetypeassert // the pool holds nothing else
+		defer splitters.Put(s)
+		s.MaxItem = req.MaxItem
+		seen := 0
+		h, err := s.Split(body, func(raw []byte) error {
+			if seen++; seen <= given {
+				return nil
+			}
+			if err := fn(raw); err != nil {
+				return &callbackError{err}
+			}
+			given++
+			return nil
+		})
+		head = h
+		return classify(err, pinned || given == 0)
+	})
+	var cb *callbackError
+	if errors.As(err, &cb) {
+		return head, cb.err
+	}
+	return head, err
+}
+
+// classify tells a broken transfer, which may be repeated, from an error that will come again.
+func classify(err error, repeatable bool) error {
+	var cb *callbackError
+	switch {
+	case err == nil, errors.As(err, &cb), errors.Is(err, rawjson.ErrSyntax), errors.Is(err, rawjson.ErrTooLarge), !repeatable:
+		return err
+	}
+	return &transferError{err}
+}
+
+// maxHeld bounds the page that is held in memory until it is complete.
+const maxHeld = 16 << 20
+
+// holdPage reads an unpinned page into memory so that a broken transfer can be repeated as a whole. A page beyond the bound
+// is streamed, and then cannot be repeated.
+func holdPage(body io.Reader, pinned bool) (io.Reader, bool, error) {
+	if pinned {
+		return body, true, nil
+	}
+	var buf bytes.Buffer
+	n, err := buf.ReadFrom(io.LimitReader(body, maxHeld))
+	if err != nil {
+		return nil, false, &transferError{err}
+	}
+	if n < maxHeld {
+		return &buf, true, nil
+	}
+	return io.MultiReader(&buf, body), false, nil
+}
