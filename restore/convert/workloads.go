@@ -1,0 +1,71 @@
+package convert
+
+import (
+	"math"
+	"strconv"
+)
+
+// templateGenerationAnnotation is where apps/v1 keeps what extensions/v1beta1 called spec.templateGeneration.
+const templateGenerationAnnotation = "deprecated.daemonset.template.generation"
+
+func deploymentFromExtensions(c *conversion) {
+	selectByTemplate(c)
+	dropRollback(c)
+	spec := c.spec()
+	strategy := ensure(spec, "strategy")
+	fillText(strategy, "type", "RollingUpdate")
+	if text(strategy, "type") == "RollingUpdate" || has(strategy, "rollingUpdate") {
+		rolling := ensure(strategy, "rollingUpdate")
+		fill(rolling, "maxUnavailable", int64(1))
+		fill(rolling, "maxSurge", int64(1))
+	}
+	// "No limit" and "no deadline" were the old defaults; this is how the API servers wrote them.
+	fill(spec, "progressDeadlineSeconds", int64(math.MaxInt32))
+	fill(spec, "revisionHistoryLimit", int64(math.MaxInt32))
+}
+
+func deploymentFromAppsBeta1(c *conversion) {
+	selectByTemplate(c)
+	dropRollback(c)
+	fill(c.spec(), "revisionHistoryLimit", int64(2))
+}
+
+func dropRollback(c *conversion) {
+	spec := c.spec()
+	if spec["rollbackTo"] != nil {
+		c.warn("spec.rollbackTo was dropped: a rollback that was under way is not repeated")
+	}
+	delete(spec, "rollbackTo")
+}
+
+func daemonSetFromExtensions(c *conversion) {
+	selectByTemplate(c)
+	spec := c.spec()
+	fillText(ensure(spec, "updateStrategy"), "type", "OnDelete")
+	generation, _ := spec["templateGeneration"].(int64)
+	setAnnotation(c.obj, templateGenerationAnnotation, strconv.FormatInt(generation, 10))
+	delete(spec, "templateGeneration")
+}
+
+func replicaSetFromExtensions(c *conversion) { selectByTemplate(c) }
+
+func statefulSetFromAppsBeta1(c *conversion) {
+	selectByTemplate(c)
+	fillText(ensure(c.spec(), "updateStrategy"), "type", "OnDelete")
+}
+
+// selectByTemplate writes out the defaults that versions before apps/v1beta2 took from the pod template's labels: the
+// selector, which later versions ask for, and the object's own labels.
+func selectByTemplate(c *conversion) {
+	spec := c.spec()
+	labels := child(child(child(spec, "template"), "metadata"), "labels")
+	if len(labels) == 0 {
+		return
+	}
+	if spec["selector"] == nil && has(c.obj, "spec") {
+		spec["selector"] = map[string]any{"matchLabels": copyOf(labels)}
+	}
+	if meta := ensure(c.obj, "metadata"); empty(meta["labels"]) {
+		meta["labels"] = copyOf(labels)
+	}
+}
