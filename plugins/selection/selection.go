@@ -1,0 +1,305 @@
+// Package selection compiles what a user selects (v1alpha1.Selection) into a matcher over resources and objects, and knows which
+// cluster-scoped objects the selected ones need. Both engines select with it, so that a backup and a restore of the same
+// words mean the same objects.
+package selection
+
+import (
+	"context"
+	"path"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/labels"
+
+	"kedge.dev/kedge/api/v1alpha1"
+	"kedge.dev/kedge/internal/kube"
+	"kedge.dev/kedge/plugins"
+)
+
+// Take says how the objects of a resource are chosen.
+type Take int
+
+// The ways of choosing.
+const (
+	// TakeNone: no object of the resource takes part.
+	TakeNone Take = iota
+	// TakeRelated: only objects that selected ones need (Needs, Wanted) take part. Only cluster-scoped resources are chosen this way.
+	TakeRelated
+	// TakeMatching: the objects that Item and Object accept take part; of a cluster-scoped resource also those that selected ones need, as
+	// long as AlsoRelated says so.
+	TakeMatching
+)
+
+// Verdict says whether an object takes part.
+type Verdict int
+
+// The verdicts.
+const (
+	Out Verdict = iota
+	// OutByLabel: the object carries v1alpha1.ExcludeLabel with the value "true". It is left out even where others need it.
+	OutByLabel
+	In
+)
+
+// Matcher is a compiled selection. It may be used from many goroutines.
+type Matcher struct {
+	includedNamespaces, excludedNamespaces patterns
+
+	scoped                                 bool // the four fields that name a scope are used, not includedResources
+	included, excluded                     patterns
+	includedCluster, excludedCluster       patterns
+	includedNamespaced, excludedNamespaced patterns
+	clusterResources                       *bool
+
+	selectors  []labels.Selector // an object matches any of them; none where empty
+	fields     []fieldTerm
+	expression *expression
+}
+
+// patterns is one list field.
+type patterns struct {
+	field string // "includedNamespaces"
+	list  []string
+}
+
+// all says whether the list stands for everything.
+func (p patterns) all() bool {
+	return len(p.list) == 0 || (len(p.list) == 1 && p.list[0] == "*")
+}
+
+func (p patterns) matches(s string) bool {
+	for _, pattern := range p.list {
+		if ok, err := path.Match(pattern, s); err == nil && ok {
+			return true
+		}
+	}
+	return false
+}
+
+func (p patterns) matchesResource(r kube.Resource) bool {
+	for _, pattern := range p.list {
+		if resourceMatches(pattern, r) {
+			return true
+		}
+	}
+	return false
+}
+
+// resourceMatches compares as kubectl would, and knows the usual short names also where the source of r does not.
+func resourceMatches(pattern string, r kube.Resource) bool {
+	if r.Matches(pattern) != kube.MatchNone {
+		return true
+	}
+	name, rest, qualified := strings.Cut(pattern, ".")
+	long, known := shortNames[strings.ToLower(name)]
+	if !known || len(r.ShortNames) > 0 || long != r.GroupResource() {
+		return false
+	}
+	return !qualified || r.Matches(r.Resource+"."+rest) != kube.MatchNone
+}
+
+// Namespace says whether objects of the namespace may take part.
+func (m *Matcher) Namespace(name string) bool {
+	return (m.includedNamespaces.all() || m.includedNamespaces.matches(name)) && !m.excludedNamespaces.matches(name)
+}
+
+// AllNamespaces says that no namespace is left out.
+func (m *Matcher) AllNamespaces() bool {
+	return m.includedNamespaces.all() && len(m.excludedNamespaces.list) == 0
+}
+
+// LiteralNamespaces gives the namespaces that take part where each is written out, without globs; ok says that they are.
+func (m *Matcher) LiteralNamespaces() (names []string, ok bool) {
+	if m.includedNamespaces.all() {
+		return nil, false
+	}
+	seen := map[string]bool{}
+	for _, p := range m.includedNamespaces.list {
+		if strings.ContainsAny(p, `*?[\`) {
+			return nil, false
+		}
+		if !seen[p] && !m.excludedNamespaces.matches(p) {
+			seen[p] = true
+			names = append(names, p)
+		}
+	}
+	return names, true
+}
+
+// narrowed says that objects are selected by more than namespace and resource.
+func (m *Matcher) narrowed() bool {
+	return len(m.selectors) > 0 || len(m.fields) > 0 || m.expression != nil
+}
+
+// AlsoRelated says that selected objects bring the cluster-scoped objects that they need. It is false where all of those are selected anyway.
+func (m *Matcher) AlsoRelated() bool {
+	return m.narrowed() || !m.everyClusterResource()
+}
+
+// everyClusterResource says that all cluster-scoped resources are selected as a whole.
+func (m *Matcher) everyClusterResource() bool {
+	if m.scoped {
+		return len(m.excludedCluster.list) == 0 &&
+			((len(m.includedCluster.list) == 0 && m.wholeCluster()) || (len(m.includedCluster.list) > 0 && m.includedCluster.all()))
+	}
+	if m.clusterResources != nil {
+		return *m.clusterResources && m.included.all()
+	}
+	return m.included.all() && m.AllNamespaces()
+}
+
+// wholeCluster says that everything namespaced is selected, which selects everything cluster-scoped too where nothing is said of it.
+func (m *Matcher) wholeCluster() bool {
+	return m.AllNamespaces() && m.includedNamespaced.all() && len(m.excludedNamespaced.list) == 0
+}
+
+// Resource says how the objects of a resource are chosen. Version is looked at only where a pattern names one.
+func (m *Matcher) Resource(r kube.Resource) Take {
+	take := m.resource(r)
+	if isNamespaces(r) {
+		return m.namespaces(take)
+	}
+	return take
+}
+
+func (m *Matcher) resource(r kube.Resource) Take {
+	switch {
+	case m.scoped && r.Namespaced:
+		return takeIf(!m.excludedNamespaced.matchesResource(r) && !m.excludedNamespaced.hasStar() &&
+			(m.includedNamespaced.all() || m.includedNamespaced.matchesResource(r)), TakeNone)
+	case m.scoped:
+		if m.excludedCluster.matchesResource(r) || m.excludedCluster.hasStar() {
+			return TakeNone
+		}
+		if len(m.includedCluster.list) == 0 {
+			return takeIf(m.wholeCluster(), TakeRelated)
+		}
+		return takeIf(m.includedCluster.matchesResource(r), TakeRelated)
+	case m.excluded.matchesResource(r):
+		return TakeNone
+	}
+	named := m.included.all() || m.included.matchesResource(r)
+	switch {
+	case r.Namespaced:
+		return takeIf(named, TakeNone)
+	case m.clusterResources == nil:
+		return takeIf(named && m.AllNamespaces(), TakeRelated)
+	case *m.clusterResources:
+		return takeIf(named, TakeRelated)
+	}
+	return TakeNone
+}
+
+func takeIf(matching bool, otherwise Take) Take {
+	if matching {
+		return TakeMatching
+	}
+	return otherwise
+}
+
+func (p patterns) hasStar() bool {
+	for _, s := range p.list {
+		if s == "*" {
+			return true
+		}
+	}
+	return false
+}
+
+func isNamespaces(r kube.Resource) bool { return r.Group == "" && r.Resource == "namespaces" }
+
+// namespaces gives Namespace objects their own rule: the one of a selected object always comes with it, whatever is said of cluster-scoped
+// resources, for labels and quotas of a namespace belong to what lives in it; and where resources are not restricted each selected
+// namespace comes, even an empty one.
+func (m *Matcher) namespaces(take Take) Take {
+	if take == TakeMatching {
+		return take
+	}
+	explicitNo := m.clusterResources != nil && !*m.clusterResources
+	unrestricted := m.included.all() && m.includedNamespaced.all() && len(m.includedCluster.list) == 0
+	return takeIf(unrestricted && !explicitNo && take != TakeNone, TakeRelated)
+}
+
+// Item says whether an object takes part by its place, name and labels. Where it is In, and NeedsObject says so, Object has the last word.
+func (m *Matcher) Item(ref plugins.Ref, objectLabels map[string]string) Verdict {
+	if objectLabels[v1alpha1.ExcludeLabel] == "true" {
+		return OutByLabel
+	}
+	namespace := ref.Namespace
+	if ref.Group == "" && ref.Resource == "namespaces" {
+		namespace = ref.Name
+	}
+	if namespace != "" && !m.Namespace(namespace) {
+		return Out
+	}
+	for _, f := range m.fields {
+		if !f.matches(ref) {
+			return Out
+		}
+	}
+	if len(m.selectors) == 0 {
+		return In
+	}
+	set := labels.Set(objectLabels)
+	for _, s := range m.selectors {
+		if s.Matches(set) {
+			return In
+		}
+	}
+	return Out
+}
+
+// NeedsObject says that Object is to be asked too.
+func (m *Matcher) NeedsObject() bool { return m.expression != nil }
+
+// Object evaluates the expression over one object, as JSON with apiVersion and kind. An expression that fails over this
+// object (a field that it lacks) is an error that names the field of the selection.
+func (m *Matcher) Object(ctx context.Context, raw []byte) (bool, error) {
+	if m.expression == nil {
+		return true, nil
+	}
+	return m.expression.matches(ctx, raw)
+}
+
+// LabelSelector gives what a server may be asked to select by, so that it sends less; "" where it is not one selector.
+func (m *Matcher) LabelSelector() string {
+	if len(m.selectors) != 1 {
+		return ""
+	}
+	return m.selectors[0].String()
+}
+
+// Unmatched gives the patterns that name resources and match none of those given, with their fields, for a remark: a misspelt name
+// would else select nothing without a word.
+func (m *Matcher) Unmatched(resources []kube.Resource) []FieldPattern {
+	var out []FieldPattern
+	for _, p := range []patterns{m.included, m.excluded, m.includedCluster, m.excludedCluster, m.includedNamespaced, m.excludedNamespaced} {
+		for i, pattern := range p.list {
+			found := pattern == "*"
+			for _, r := range resources {
+				if found = found || resourceMatches(pattern, r); found {
+					break
+				}
+			}
+			if !found {
+				out = append(out, FieldPattern{Field: fieldAt(p.field, i), Pattern: pattern})
+			}
+		}
+	}
+	return out
+}
+
+// FieldPattern is one pattern and where it stands.
+type FieldPattern struct {
+	Field, Pattern string // "spec.includedResources[1]", "deploymnets"
+}
+
+// shortNames are those of the resources that every cluster has, for archives, which do not record them.
+var shortNames = map[string]string{
+	"cm": "configmaps", "ep": "endpoints", "ev": "events", "limits": "limitranges", "ns": "namespaces", "no": "nodes",
+	"pvc": "persistentvolumeclaims", "pv": "persistentvolumes", "po": "pods", "rc": "replicationcontrollers", "quota": "resourcequotas",
+	"sa": "serviceaccounts", "svc": "services", "ds": "daemonsets.apps", "deploy": "deployments.apps", "rs": "replicasets.apps",
+	"sts": "statefulsets.apps", "hpa": "horizontalpodautoscalers.autoscaling", "cj": "cronjobs.batch", "csr": "certificatesigningrequests.certificates.k8s.io",
+	"ing": "ingresses.networking.k8s.io", "netpol": "networkpolicies.networking.k8s.io", "pdb": "poddisruptionbudgets.policy",
+	"psp": "podsecuritypolicies.policy", "pc": "priorityclasses.scheduling.k8s.io", "sc": "storageclasses.storage.k8s.io",
+	"crd": "customresourcedefinitions.apiextensions.k8s.io", "crds": "customresourcedefinitions.apiextensions.k8s.io",
+}
