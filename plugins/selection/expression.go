@@ -1,6 +1,7 @@
 package selection
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -44,10 +45,12 @@ func compileExpression(text string) (*expression, error) {
 
 func (e *expression) matches(ctx context.Context, raw []byte) (bool, error) {
 	var object map[string]any
-	if err := json.Unmarshal(raw, &object); err != nil {
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	dec.UseNumber()
+	if err := dec.Decode(&object); err != nil {
 		return false, &FieldError{"spec.expression", fmt.Errorf("read the object: %w", err)}
 	}
-	out, _, err := e.program.ContextEval(ctx, map[string]any{"object": integers(object)})
+	out, _, err := e.program.ContextEval(ctx, map[string]any{"object": numbers(object)})
 	if err != nil {
 		return false, &FieldError{"spec.expression", fmt.Errorf("%w: guard optional fields with has()", err)}
 	}
@@ -58,21 +61,23 @@ func (e *expression) matches(ctx context.Context, raw []byte) (bool, error) {
 	return yes, nil
 }
 
-// integers makes whole numbers integers, as Kubernetes' own expressions see them, so that "object.spec.replicas == 3" is true.
-func integers(v any) any {
+// numbers makes whole numbers integers, as Kubernetes' own expressions see them, so that "object.spec.replicas == 3" is true.
+func numbers(v any) any {
 	switch v := v.(type) {
 	case map[string]any:
 		for k, e := range v {
-			v[k] = integers(e)
+			v[k] = numbers(e)
 		}
 	case []any:
 		for i, e := range v {
-			v[i] = integers(e)
+			v[i] = numbers(e)
 		}
-	case float64:
-		if i := int64(v); float64(i) == v && i > -(1<<53) && i < 1<<53 {
+	case json.Number:
+		if i, err := v.Int64(); err == nil {
 			return i
 		}
+		f, _ := v.Float64() //nolint:errcheck // what is out of range counts as infinite
+		return f
 	}
 	return v
 }
