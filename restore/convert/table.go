@@ -139,7 +139,7 @@ func admission() []family {
 		kind("ValidatingAdmissionPolicyBinding", alike(group+"v1", group+"v1beta1"), with(group+"v1alpha1", policyBindingFromAlpha, same)),
 		kind("MutatingAdmissionPolicy", alike(group+"v1", group+"v1beta1", group+"v1alpha1")),
 		kind("MutatingAdmissionPolicyBinding", alike(group+"v1", group+"v1beta1", group+"v1alpha1")),
-		kind("CustomResourceDefinition", alike("apiextensions.k8s.io/v1"), with("apiextensions.k8s.io/v1beta1", definitionUp, definitionDown)),
+		kind("CustomResourceDefinition", alike("apiextensions.k8s.io/v1"), with("apiextensions.k8s.io/v1beta1", definitionUp, nil)),
 		kind("APIService", alike("apiregistration.k8s.io/v1", "apiregistration.k8s.io/v1beta1")),
 	}
 }
@@ -189,7 +189,7 @@ func devices() []family {
 		kind("ResourceClaimTemplate", alike(group+"v1", group+"v1beta2"), with(group+"v1beta1", claimTemplateUp, claimTemplateDown),
 			with(group+"v1alpha3", claimTemplateFromAlpha, nil)),
 		kind("ResourceSlice", alike(group+"v1", group+"v1beta2"), with(group+"v1beta1", sliceUp, sliceDown)),
-		kind("DeviceTaintRule", alike(group+"v1beta2", group+"v1alpha3")),
+		kind("DeviceTaintRule", alike(group+"v1beta2"), with(group+"v1alpha3", taintRuleFromAlpha, same)),
 	}
 }
 

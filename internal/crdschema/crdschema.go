@@ -1,0 +1,83 @@
+// Package crdschema rewrites the schemas of custom resource definitions that were made before apiextensions.k8s.io/v1
+// asked for structural ones, so that v1 accepts them and they go on accepting what they accepted.
+//
+// A definition of those days kept fields that its schema does not name (spec.preserveUnknownFields, true by default). In
+// v1 a schema says so itself, at every place, with x-kubernetes-preserve-unknown-fields.
+package crdschema
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+)
+
+const preserve = "x-kubernetes-preserve-unknown-fields"
+
+// Upgrade rewrites the spec of a definition in the shape of apiextensions.k8s.io/v1, in place, if it says
+// preserveUnknownFields: true or if a version has no schema; else it changes nothing. It warns where a version's schema
+// cannot be made structural and was replaced by one that accepts any object.
+func Upgrade(spec map[string]any) (changed bool, warnings []string) {
+	keep, _ := spec["preserveUnknownFields"].(bool)
+	if _, ok := spec["preserveUnknownFields"]; ok {
+		delete(spec, "preserveUnknownFields") // false is v1's only value, and its default
+		changed = true
+	}
+	versions, _ := spec["versions"].([]any)
+	for _, v := range versions {
+		version, ok := v.(map[string]any)
+		if !ok {
+			continue
+		}
+		validation, _ := version["schema"].(map[string]any)
+		root, _ := validation["openAPIV3Schema"].(map[string]any)
+		if root != nil && !keep {
+			continue
+		}
+		changed = true
+		upgraded, why := upgradeSchema(root)
+		if why != "" {
+			warnings = append(warnings, fmt.Sprintf("version %v: the schema is not structural (%s); it was replaced by one that accepts any object", version["name"], why))
+		}
+		version["schema"] = map[string]any{"openAPIV3Schema": upgraded}
+	}
+	return changed, warnings
+}
+
+// upgradeSchema gives a structural schema that keeps unknown fields, and why it says nothing else if it does.
+func upgradeSchema(root map[string]any) (upgraded map[string]any, why string) {
+	if root == nil {
+		return anything(), ""
+	}
+	repair(root, true)
+	if err := check(root); err != nil {
+		return anything(), err.Error()
+	}
+	return root, ""
+}
+
+func anything() map[string]any { return map[string]any{"type": "object", preserve: true} }
+
+// check says what the API server would say about the schema's structure.
+func check(root map[string]any) error {
+	raw, err := json.Marshal(root)
+	if err != nil {
+		return err
+	}
+	var v1 apiextensionsv1.JSONSchemaProps
+	if err := json.Unmarshal(raw, &v1); err != nil {
+		return err
+	}
+	var internal apiextensions.JSONSchemaProps
+	if err := apiextensionsv1.Convert_v1_JSONSchemaProps_To_apiextensions_JSONSchemaProps(&v1, &internal, nil); err != nil {
+		return err
+	}
+	structural, err := schema.NewStructural(&internal)
+	if err != nil {
+		return err
+	}
+	return schema.ValidateStructural(field.NewPath("openAPIV3Schema"), structural).ToAggregate()
+}

@@ -1,0 +1,71 @@
+package convert
+
+import (
+	"strings"
+
+	"kedge.dev/kedge/internal/crdschema"
+)
+
+// approvalAnnotation is what v1 asks of definitions in the groups of the Kubernetes project.
+const approvalAnnotation = "api-approved.kubernetes.io"
+
+func definitionUp(c *conversion) {
+	spec := c.spec()
+	if !has(c.obj, "spec") {
+		return
+	}
+	fillText(spec, "scope", "Namespaced")
+	if empty(spec["versions"]) && text(spec, "version") != "" {
+		spec["versions"] = []any{map[string]any{"name": spec["version"], "served": true, "storage": true}}
+	}
+	delete(spec, "version")
+	topLevelUp(spec)
+	conversionUp(spec)
+	fill(spec, "preserveUnknownFields", true) // the default of v1beta1
+	_, warnings := crdschema.Upgrade(spec)
+	c.warnings = append(c.warnings, warnings...)
+	approve(c)
+}
+
+// topLevelUp gives each version the schema, columns and subresources that v1beta1 could say once for all.
+func topLevelUp(spec map[string]any) {
+	fields := map[string]string{"validation": "schema", "subresources": "subresources", "additionalPrinterColumns": "additionalPrinterColumns"}
+	for from, to := range fields {
+		if shared := spec[from]; shared != nil {
+			each(spec, "versions", func(version map[string]any) { fill(version, to, copyOf(shared)) })
+		}
+		delete(spec, from)
+	}
+	each(spec, "versions", func(version map[string]any) {
+		each(version, "additionalPrinterColumns", func(column map[string]any) { move(column, "JSONPath", "jsonPath") })
+	})
+}
+
+// conversionUp puts what belongs to the webhook into a field of its own.
+func conversionUp(spec map[string]any) {
+	conversion := child(spec, "conversion")
+	webhook := map[string]any{}
+	if client := conversion["webhookClientConfig"]; client != nil {
+		webhook["clientConfig"] = client
+	}
+	if reviews := conversion["conversionReviewVersions"]; !empty(reviews) {
+		webhook["conversionReviewVersions"] = reviews
+	}
+	delete(conversion, "webhookClientConfig")
+	delete(conversion, "conversionReviewVersions")
+	if text(conversion, "strategy") == "Webhook" {
+		fill(webhook, "conversionReviewVersions", []any{"v1beta1"})
+		conversion["webhook"] = webhook
+	}
+}
+
+// approve adds the annotation without which v1 refuses a definition in a protected group.
+func approve(c *conversion) {
+	group := text(c.spec(), "group")
+	protected := group == "k8s.io" || group == "kubernetes.io" || strings.HasSuffix(group, ".k8s.io") || strings.HasSuffix(group, ".kubernetes.io")
+	if _, ok := annotation(c.obj, approvalAnnotation); ok || !protected {
+		return
+	}
+	setAnnotation(c.obj, approvalAnnotation, "unapproved, it was made before "+approvalAnnotation+" was asked for")
+	c.warn("annotation %s was added: v1 asks for it in group %s", approvalAnnotation, group)
+}
