@@ -8,6 +8,7 @@ package crdschema
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
@@ -38,25 +39,38 @@ func Upgrade(spec map[string]any) (changed bool, warnings []string) {
 			continue
 		}
 		changed = true
-		upgraded, why := upgradeSchema(root)
-		if why != "" {
-			warnings = append(warnings, fmt.Sprintf("version %v: the schema is not structural (%s); it was replaced by one that accepts any object", version["name"], why))
+		upgraded, warning := upgradeSchema(root)
+		if warning != "" {
+			warnings = append(warnings, fmt.Sprintf("version %v: %s", version["name"], warning))
 		}
 		version["schema"] = map[string]any{"openAPIV3Schema": upgraded}
 	}
 	return changed, warnings
 }
 
-// upgradeSchema gives a structural schema that keeps unknown fields, and why it says nothing else if it does.
-func upgradeSchema(root map[string]any) (upgraded map[string]any, why string) {
+// upgradeSchema gives a structural schema that keeps unknown fields, and says what validation was lost.
+func upgradeSchema(root map[string]any) (upgraded map[string]any, warning string) {
 	if root == nil {
 		return anything(), ""
 	}
-	repair(root, true)
+	r := &repairer{}
+	r.repair(root, "", true)
 	if err := check(root); err != nil {
-		return anything(), err.Error()
+		return anything(), fmt.Sprintf("the schema cannot be made structural (%v); it was replaced by one that accepts any object", err)
 	}
-	return root, ""
+	if len(r.places) == 0 {
+		return root, ""
+	}
+	return root, fmt.Sprintf("the schema validates less than before, because structural schemas cannot say: %s", some(r.places))
+}
+
+// some lists the first few places.
+func some(places []string) string {
+	const most = 5
+	if len(places) <= most {
+		return strings.Join(places, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(places[:most], ", "), len(places)-most)
 }
 
 func anything() map[string]any { return map[string]any{"type": "object", preserve: true} }

@@ -1,52 +1,73 @@
 package crdschema
 
+import (
+	"maps"
+	"slices"
+)
+
 // forbidden are fields of a schema that v1 never allows. Without them the schema accepts more, never less.
 var forbidden = []string{"$ref", "$schema", "id", "definitions", "dependencies", "patternProperties", "additionalItems"}
 
 // outsideOnly are fields that may not be said within allOf, anyOf, oneOf and not.
 var outsideOnly = []string{
-	"type", "default", "title", "description", "nullable", "additionalProperties", preserve, "x-kubernetes-embedded-resource",
+	"type", "default", "nullable", "additionalProperties", preserve, "x-kubernetes-embedded-resource",
 	"x-kubernetes-list-map-keys", "x-kubernetes-list-type", "x-kubernetes-map-type", "x-kubernetes-validations",
 }
 
+// repairer collects what validation a schema lost.
+type repairer struct{ places []string }
+
+func (r *repairer) lost(path, key string) { r.places = append(r.places, path+"."+key) }
+
 // repair makes a node of a schema and all below it structural where that loses nothing but validation, and makes every
-// object in it keep unknown fields.
-func repair(node map[string]any, root bool) {
+// object in it keep unknown fields. The order matters: junctors may describe new properties, which are then repaired.
+func (r *repairer) repair(node map[string]any, path string, root bool) {
 	for _, key := range forbidden {
-		delete(node, key)
+		if _, ok := node[key]; ok {
+			delete(node, key)
+			r.lost(path, key)
+		}
 	}
 	if intOrString(node) {
 		node["x-kubernetes-int-or-string"] = true
 		delete(node, "type")
+		delete(node, preserve)
 	}
+	r.junctors(node, path)
 	inferType(node, root)
 	dropFalse(node)
+	r.children(node, path, root)
+	if kind := text(node, "type"); kind == "object" || kind == "" && node["x-kubernetes-int-or-string"] != true {
+		node[preserve] = true
+	}
+}
+
+// children repairs what is below a node.
+func (r *repairer) children(node map[string]any, path string, root bool) {
 	if items, ok := node["items"].(map[string]any); ok {
-		repair(items, false)
-	} else if text(node, "type") == "array" {
+		r.repair(items, path+".items", false)
+	} else if text(node, "type") == "array" || node["items"] != nil {
 		node["items"] = map[string]any{preserve: true}
 	}
 	if extra, ok := node["additionalProperties"].(map[string]any); ok && !root {
-		repair(extra, false)
+		r.repair(extra, path+".additionalProperties", false)
 	} else if root {
 		delete(node, "additionalProperties")
 	}
-	junctors(node)
+	top := root || node["x-kubernetes-embedded-resource"] == true
 	properties, _ := node["properties"].(map[string]any)
-	for name, p := range properties {
-		property, ok := p.(map[string]any)
+	for _, name := range slices.Sorted(maps.Keys(properties)) {
+		property, ok := properties[name].(map[string]any)
 		switch {
 		case !ok:
-		case root && name == "metadata":
+			properties[name] = map[string]any{preserve: true}
+		case top && name == "metadata":
 			properties[name] = map[string]any{"type": "object"}
-		case root && (name == "kind" || name == "apiVersion"):
+		case top && (name == "kind" || name == "apiVersion"):
 			properties[name] = map[string]any{"type": "string"}
 		default:
-			repair(property, false)
+			r.repair(property, path+"."+name, false)
 		}
-	}
-	if kind := text(node, "type"); kind == "object" || kind == "" && node["x-kubernetes-int-or-string"] != true {
-		node[preserve] = true
 	}
 }
 
@@ -105,31 +126,80 @@ func intOrString(node map[string]any) bool {
 	return false
 }
 
-// junctors removes from the branches of allOf, anyOf, oneOf and not what may only stand outside of them. Every property
-// and item that they speak of gets a place outside.
-func junctors(node map[string]any) {
-	for _, key := range []string{"allOf", "anyOf", "oneOf"} {
-		list, _ := node[key].([]any)
-		for _, e := range list {
-			if branch, ok := e.(map[string]any); ok {
-				clean(branch, node)
-			}
+// junctors keeps allOf, anyOf, oneOf and not only where they are pure validations of fields described outside of them, as
+// v1 wants them. Taking single words out of a branch could make the whole stricter (not: {type: x} would become not: {}),
+// so a junctor with more in it goes as a whole, which can only accept more.
+func (r *repairer) junctors(node map[string]any, path string) {
+	for _, key := range []string{"allOf", "anyOf", "oneOf", "not"} {
+		branches := branchesOf(node[key])
+		if len(branches) == 0 {
+			continue
 		}
-	}
-	if branch, ok := node["not"].(map[string]any); ok {
-		clean(branch, node)
+		pure := true
+		for _, branch := range branches {
+			pure = pure && isPure(branch)
+		}
+		if !pure {
+			delete(node, key)
+			r.lost(path, key)
+			continue
+		}
+		for _, branch := range branches {
+			describe(branch, node)
+		}
 	}
 }
 
-// clean makes branch a pure validation of what outside describes.
-func clean(branch, outside map[string]any) {
+// branchesOf are the schemas of a junctor.
+func branchesOf(v any) []map[string]any {
+	switch x := v.(type) {
+	case map[string]any:
+		return []map[string]any{x}
+	case []any:
+		var out []map[string]any
+		for _, e := range x {
+			if m, ok := e.(map[string]any); ok {
+				out = append(out, m)
+			}
+		}
+		return out
+	}
+	return nil
+}
+
+// isPure says whether a branch only validates, and drops its titles and descriptions, which say nothing to the server.
+func isPure(branch map[string]any) bool {
+	delete(branch, "title")
+	delete(branch, "description")
 	for _, keys := range [][]string{forbidden, outsideOnly} {
 		for _, key := range keys {
-			delete(branch, key)
+			if _, ok := branch[key]; ok {
+				return false
+			}
 		}
 	}
 	properties, _ := branch["properties"].(map[string]any)
-	delete(properties, "metadata")
+	if _, ok := properties["metadata"]; ok {
+		return false
+	}
+	var below []map[string]any
+	for _, p := range properties {
+		below = append(below, branchesOf(p)...)
+	}
+	for _, key := range []string{"items", "allOf", "anyOf", "oneOf", "not"} {
+		below = append(below, branchesOf(branch[key])...)
+	}
+	for _, b := range below {
+		if !isPure(b) {
+			return false
+		}
+	}
+	return true
+}
+
+// describe gives every property and item that a branch speaks of a place in the schema outside of it.
+func describe(branch, outside map[string]any) {
+	properties, _ := branch["properties"].(map[string]any)
 	for name, p := range properties {
 		property, ok := p.(map[string]any)
 		if !ok {
@@ -145,30 +215,19 @@ func clean(branch, outside map[string]any) {
 			all[name] = map[string]any{}
 		}
 		described, _ := all[name].(map[string]any)
-		clean(property, described)
+		describe(property, described)
 	}
 	if items, ok := branch["items"].(map[string]any); ok {
 		if _, ok := outside["items"].(map[string]any); !ok {
 			outside["items"] = map[string]any{}
 		}
 		described, _ := outside["items"].(map[string]any)
-		clean(items, described)
+		describe(items, described)
 	}
-	nested(branch, outside)
-}
-
-// nested cleans the junctors within a branch.
-func nested(branch, outside map[string]any) {
-	for _, key := range []string{"allOf", "anyOf", "oneOf"} {
-		list, _ := branch[key].([]any)
-		for _, e := range list {
-			if b, ok := e.(map[string]any); ok {
-				clean(b, outside)
-			}
+	for _, key := range []string{"allOf", "anyOf", "oneOf", "not"} {
+		for _, b := range branchesOf(branch[key]) {
+			describe(b, outside)
 		}
-	}
-	if b, ok := branch["not"].(map[string]any); ok {
-		clean(b, outside)
 	}
 }
 
