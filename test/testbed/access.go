@@ -88,7 +88,9 @@ func (c *Cluster) Kubeconfig(cfg *rest.Config) (string, error) {
 func (c *Cluster) MasterKubeconfig() string { return c.files("master.kubeconfig") }
 
 // WriteKubeconfig writes a kubeconfig for one of the cluster's configurations to a path.
-func (c *Cluster) WriteKubeconfig(path string, cfg *rest.Config) error { return c.writeKubeconfig(path, cfg) }
+func (c *Cluster) WriteKubeconfig(path string, cfg *rest.Config) error {
+	return c.writeKubeconfig(path, cfg)
+}
 
 func (c *Cluster) writeKubeconfig(path string, cfg *rest.Config) error {
 	file := clientcmdapi.NewConfig()

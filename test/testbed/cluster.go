@@ -303,9 +303,11 @@ func (c *Cluster) config(token string) *rest.Config {
 		Host: c.URL, BearerToken: token,
 		TLSClientConfig: rest.TLSClientConfig{CAData: c.CA},
 		QPS:             -1, // no limit on our side
-		Timeout:         0,
+		WarningHandler:  rest.NoWarnings{},
 	}
 }
 
 // isExists says that an object is there already.
-func isExists(err error) bool { return err != nil && (apierrors.IsAlreadyExists(err) || errors.Is(err, os.ErrExist)) }
+func isExists(err error) bool {
+	return err != nil && (apierrors.IsAlreadyExists(err) || errors.Is(err, os.ErrExist))
+}

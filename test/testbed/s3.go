@@ -75,7 +75,7 @@ func startS3(ctx context.Context, program string, tls bool) (_ *S3, err error) {
 		if s.CA, err = writeServingCert(home); err != nil {
 			return nil, err
 		}
-		args = append(args, "--cert", "tls.crt", "--key", "tls.key")
+		args = append(args, "--cert", filepath.Join(home, "tls.crt"), "--key", filepath.Join(home, "tls.key"))
 	}
 	args = append(args, "posix", "--versioning-dir", filepath.Join(home, "versions"), filepath.Join(home, "data"))
 	if s.server, err = startProcess(s.dir, "versitygw", program, args...); err != nil {
