@@ -24,7 +24,7 @@ import (
 var manifests embed.FS
 
 // Namespaces are those that the applications live in.
-var Namespaces = []string{"shop", "cache-system"}
+var Namespaces = []string{"shop", "caches", "cache-system"}
 
 // gitops is the folder whose objects are applied server-side, as Flux and Argo CD do; the others are created as kubectl and Helm 3 do.
 const gitops = "operator/"
@@ -84,7 +84,7 @@ func adopt(ctx context.Context, c *testbed.Cluster) error {
 		return err
 	}
 	caches := schema.GroupVersionResource{Group: "data.example.com", Version: "v1", Resource: "caches"}
-	owner, err := client.Resource(caches).Namespace("shop").Get(ctx, "sessions", metav1.GetOptions{})
+	owner, err := client.Resource(caches).Namespace("caches").Get(ctx, "sessions", metav1.GetOptions{})
 	if err != nil {
 		return err
 	}
@@ -96,6 +96,6 @@ func adopt(ctx context.Context, c *testbed.Cluster) error {
 		return err
 	}
 	configMaps := schema.GroupVersionResource{Version: "v1", Resource: "configmaps"}
-	_, err = client.Resource(configMaps).Namespace("shop").Patch(ctx, "sessions-nodes", types.MergePatchType, patch, metav1.PatchOptions{})
+	_, err = client.Resource(configMaps).Namespace("caches").Patch(ctx, "sessions-nodes", types.MergePatchType, patch, metav1.PatchOptions{})
 	return err
 }
