@@ -1,0 +1,258 @@
+package archive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"kedge.dev/kedge/plugins"
+)
+
+// MinSweepAge is the least age of remains that Sweep takes. A writer gives up long before.
+const MinSweepAge = 48 * time.Hour
+
+// tombstone marks a deletion that has begun: readers refuse the backup, and any later run can finish the work.
+type tombstone struct {
+	Layout int       `json:"layout"`
+	Name   string    `json:"name"`
+	UID    string    `json:"uid"`
+	At     time.Time `json:"at"`
+}
+
+func tombstoneKey(uid string) string { return tombstonePrefix + uid + ".json" }
+
+func parseTombstone(raw []byte, uid string) (*tombstone, error) {
+	var t tombstone
+	err := openJSON(raw, &t, false)
+	switch {
+	case err != nil:
+	case t.Layout > layoutVersion:
+		err = ErrNewerFormat
+	case t.UID != uid || !validUID(uid) || !validName(t.Name):
+		err = fmt.Errorf("it is about %q/%q", t.Name, t.UID)
+	default:
+		return &t, nil
+	}
+	return nil, &DamageError{
+		File: tombstoneKey(uid), Offset: -1, Detail: "it cannot be read", Err: err,
+		Remedy: "remove it to have the backup back if nothing of it was deleted yet, or delete the backup again",
+	}
+}
+
+// DeleteOptions say how a backup is deleted.
+type DeleteOptions struct {
+	// Force deletes also what is held.
+	Force bool
+	Now   func() time.Time
+}
+
+// Delete removes a backup: a tombstone first, from when on readers refuse the backup, then its files, its record, and
+// the tombstone last. Whatever interrupts it, ResumeDeletions goes on. The error wraps ErrHeld where a hold stands, and
+// plugins.ErrRetained where the store protects an object still: the backup then stays in deletion until that ends.
+func (l *Location) Delete(ctx context.Context, e Entry, opts DeleteOptions) error {
+	if opts.Now == nil || !validName(e.Name) || !validUID(e.UID) {
+		return fmt.Errorf("delete backup %s: %w", e.ID(), ErrInvalid)
+	}
+	if e.Expiry != nil && e.Expiry.Hold && !opts.Force {
+		return fmt.Errorf("delete backup %s: %w: %s", e.ID(), ErrHeld, e.Expiry.Reason)
+	}
+	t := tombstone{Layout: layoutVersion, Name: e.Name, UID: e.UID, At: opts.Now().UTC().Truncate(time.Second)}
+	doc, err := sealJSON(t)
+	if err == nil {
+		err = l.putOnce(ctx, tombstoneKey(e.UID), doc)
+	}
+	if err == nil {
+		err = l.finishDeletion(ctx, t)
+	}
+	if err != nil {
+		return fmt.Errorf("delete backup %s: %w", e.ID(), err)
+	}
+	return nil
+}
+
+// finishDeletion removes what a tombstone is about, and then the tombstone.
+func (l *Location) finishDeletion(ctx context.Context, t tombstone) error {
+	folder := backupFolder(t.Name, t.UID)
+	// A writer may be at work: what it adds meanwhile is found by looking again.
+	for range 10 {
+		var keys []string
+		err := l.store.List(ctx, folder, func(info plugins.ObjectInfo) error {
+			if info.Key != folder+recordName {
+				keys = append(keys, info.Key)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		if err := l.deleteAll(ctx, append(keys, folder+recordName)); err != nil {
+			return err
+		}
+		if len(keys) == 0 {
+			return l.store.Delete(ctx, tombstoneKey(t.UID))
+		}
+	}
+	return fmt.Errorf("objects appear below %s as fast as they are removed: stop the backup that is being written, then delete again", folder)
+}
+
+func (l *Location) deleteAll(ctx context.Context, keys []string) error {
+	for _, key := range keys {
+		if err := l.store.Delete(ctx, key); err != nil && !errors.Is(err, plugins.ErrNotFound) {
+			return err
+		}
+	}
+	return nil
+}
+
+// DeletionResult says what ResumeDeletions did. Retained are backups ("name/uid") whose objects the store protects
+// still; they are no errors, the next run tries again.
+type DeletionResult struct {
+	Done     []string
+	Retained []string
+}
+
+// ResumeDeletions finishes every deletion that has begun. One that fails keeps none of the others from being tried;
+// the errors come back joined.
+func (l *Location) ResumeDeletions(ctx context.Context) (DeletionResult, error) {
+	var uids []string
+	err := l.store.List(ctx, tombstonePrefix, func(info plugins.ObjectInfo) error {
+		uid, ok := strings.CutSuffix(strings.TrimPrefix(info.Key, tombstonePrefix), ".json")
+		if ok && validUID(uid) {
+			uids = append(uids, uid)
+		}
+		return nil
+	})
+	var res DeletionResult
+	if err != nil {
+		return res, fmt.Errorf("resume deletions in %s: %w", l.store, err)
+	}
+	var failed []error
+	for _, uid := range uids {
+		raw, err := readAll(ctx, l.store, tombstoneKey(uid), maxSmall)
+		if errors.Is(err, plugins.ErrNotFound) {
+			continue // another finished it
+		}
+		var t *tombstone
+		if err == nil {
+			t, err = parseTombstone(raw, uid)
+		}
+		if err == nil {
+			err = l.finishDeletion(ctx, *t)
+		}
+		switch {
+		case err == nil:
+			res.Done = append(res.Done, t.Name+"/"+uid)
+		case errors.Is(err, plugins.ErrRetained):
+			res.Retained = append(res.Retained, t.Name+"/"+uid)
+		default:
+			failed = append(failed, fmt.Errorf("resume the deletion of %s: %w", uid, err))
+		}
+	}
+	return res, errors.Join(failed...)
+}
+
+// SweepOptions say what Sweep takes.
+type SweepOptions struct {
+	// OlderThan is the least age of the newest object of what is swept; at least MinSweepAge.
+	OlderThan time.Duration
+	Now       func() time.Time
+	// DryRun only looks.
+	DryRun bool
+}
+
+// SweepResult says what was swept: folders of attempts ("name/uid/attempt") that never became a backup.
+type SweepResult struct {
+	Attempts []string
+	Retained []string
+	Bytes    int64
+}
+
+// remains is one attempt's folder without a record that names it.
+type remains struct {
+	name, uid, attempt string
+	keys               []string
+	bytes              int64
+	newest             time.Time
+}
+
+// Sweep removes what crashed attempts left. An attempt is taken only when its newest object is older than OlderThan by
+// the store's clock and ours, no record names it, and no record appears while it is being looked at.
+func (l *Location) Sweep(ctx context.Context, opts SweepOptions) (SweepResult, error) {
+	var res SweepResult
+	if opts.Now == nil || opts.OlderThan < MinSweepAge {
+		return res, fmt.Errorf("sweep %s: %w: the age must be at least %s, lest a backup that is being written is taken", l.store, ErrInvalid, MinSweepAge)
+	}
+	before := opts.Now().Add(-opts.OlderThan)
+	attempts, err := l.attempts(ctx)
+	if err != nil {
+		return res, fmt.Errorf("sweep %s: %w", l.store, err)
+	}
+	var failed []error
+	for _, a := range attempts {
+		if a.newest.After(before) {
+			continue
+		}
+		err := l.sweepOne(ctx, a, opts.DryRun)
+		id := a.name + "/" + a.uid + "/" + a.attempt
+		switch {
+		case err == nil:
+			res.Attempts = append(res.Attempts, id)
+			res.Bytes += a.bytes
+		case errors.Is(err, errInUse):
+		case errors.Is(err, plugins.ErrRetained):
+			res.Retained = append(res.Retained, id)
+		default:
+			failed = append(failed, fmt.Errorf("sweep %s: %w", id, err))
+		}
+	}
+	return res, errors.Join(failed...)
+}
+
+var errInUse = errors.New("a record names it")
+
+// sweepOne removes one attempt, unless the record names it or cannot be understood.
+func (l *Location) sweepOne(ctx context.Context, a *remains, dryRun bool) error {
+	raw, err := readAll(ctx, l.store, recordKey(a.name, a.uid), maxRecord)
+	switch {
+	case errors.Is(err, plugins.ErrNotFound):
+	case err != nil:
+		return err
+	default:
+		rec, err := parseRecord(raw, a.name, a.uid)
+		if err != nil {
+			return err // damaged, or of a newer Kedge: touch nothing
+		}
+		if rec.Attempt == a.attempt {
+			return errInUse
+		}
+	}
+	if dryRun {
+		return nil
+	}
+	return l.deleteAll(ctx, a.keys)
+}
+
+// attempts lists every attempt's folder.
+func (l *Location) attempts(ctx context.Context) ([]*remains, error) {
+	var out []*remains
+	err := l.store.List(ctx, backupsPrefix, func(info plugins.ObjectInfo) error {
+		name, uid, rest, ok := splitKey(info.Key)
+		attempt, _, inside := strings.Cut(rest, "/")
+		if !ok || !inside || !isHex(attempt, attemptDigits) {
+			return nil
+		}
+		if n := len(out); n == 0 || out[n-1].name != name || out[n-1].uid != uid || out[n-1].attempt != attempt {
+			out = append(out, &remains{name: name, uid: uid, attempt: attempt})
+		}
+		a := out[len(out)-1]
+		a.keys = append(a.keys, info.Key)
+		a.bytes += info.Size
+		if info.LastModified.After(a.newest) {
+			a.newest = info.LastModified
+		}
+		return nil
+	})
+	return out, err
+}

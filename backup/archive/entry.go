@@ -1,0 +1,306 @@
+package archive
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"kedge.dev/kedge/plugins"
+)
+
+// listConcurrency is how many records are read at once.
+const listConcurrency = 8
+
+// Entry is one backup in a listing. A record that cannot be read is an entry too, with Err, and hides no other.
+type Entry struct {
+	Name   string
+	UID    string
+	Record *Record // nil where Err is set; without APIs and Frames
+	Err    error
+	// Expiry is the newest expiry file; nil where there is none.
+	Expiry *Expiry
+	// Deleting says that a deletion has begun.
+	Deleting bool
+}
+
+// Expiry says how long a backup is kept. Each change is a file of its own; the newest counts.
+type Expiry struct {
+	// Expires is when retention may remove the backup; nil means never.
+	Expires *time.Time `json:"expires,omitempty"`
+	// Hold keeps it in spite of that, until an Expiry without Hold.
+	Hold bool `json:"hold,omitempty"`
+	// Reason is for people.
+	Reason string    `json:"reason,omitempty"`
+	At     time.Time `json:"at"`
+}
+
+// ID is what messages call the backup: "name/uid".
+func (e *Entry) ID() string { return e.Name + "/" + e.UID }
+
+// ExpiresAt is when retention may remove the backup; nil means never, or not while it is held.
+func (e *Entry) ExpiresAt() *time.Time {
+	switch {
+	case e.Expiry != nil && e.Expiry.Hold:
+		return nil
+	case e.Expiry != nil:
+		return e.Expiry.Expires
+	case e.Record != nil:
+		return e.Record.Expires
+	}
+	return nil
+}
+
+// found is what a listing of keys tells of a backup.
+type found struct {
+	name, uid string
+	record    bool
+	expiry    int // number of the newest expiry file
+	deleting  bool
+}
+
+// Backups calls fn for every backup, sorted by name and uid, from one goroutine. Records are read several at a time;
+// memory holds a few of them. What fn returns ends the listing.
+func (l *Location) Backups(ctx context.Context, fn func(Entry) error) error {
+	have, err := l.scan(ctx, backupsPrefix)
+	if err != nil {
+		return fmt.Errorf("list the backups of %s: %w", l.store, err)
+	}
+	return l.readEntries(ctx, have, fn)
+}
+
+// Find gives the backup with that uid, or the only one with that name. The error wraps ErrBackupNotFound, or is an
+// *AmbiguousError.
+func (l *Location) Find(ctx context.Context, nameOrUID string) (Entry, error) {
+	have, err := l.search(ctx, nameOrUID)
+	if err != nil {
+		return Entry{}, fmt.Errorf("find backup %q in %s: %w", nameOrUID, l.store, err)
+	}
+	var entry Entry
+	err = l.readEntries(ctx, have, func(e Entry) error {
+		entry = e
+		return nil
+	})
+	return entry, err
+}
+
+func (l *Location) search(ctx context.Context, nameOrUID string) ([]found, error) {
+	if !validName(nameOrUID) && !validUID(nameOrUID) {
+		return nil, ErrBackupNotFound
+	}
+	have, err := l.scan(ctx, backupsPrefix+nameOrUID+"/")
+	if err != nil {
+		return nil, err
+	}
+	if len(have) == 0 {
+		if have, err = l.scan(ctx, backupsPrefix); err != nil {
+			return nil, err
+		}
+		have = slices.DeleteFunc(have, func(f found) bool { return f.uid != nameOrUID })
+	}
+	switch len(have) {
+	case 0:
+		return nil, ErrBackupNotFound
+	case 1:
+		return have, nil
+	}
+	ambiguous := &AmbiguousError{Name: nameOrUID}
+	for _, f := range have {
+		ambiguous.UIDs = append(ambiguous.UIDs, f.uid)
+	}
+	return nil, ambiguous
+}
+
+// scan lists keys and returns the backups among them that have a record, sorted by name and uid.
+func (l *Location) scan(ctx context.Context, prefix string) ([]found, error) {
+	var out []found
+	err := l.store.List(ctx, prefix, func(info plugins.ObjectInfo) error {
+		name, uid, rest, ok := splitKey(info.Key)
+		if !ok {
+			return nil
+		}
+		if n := len(out); n == 0 || out[n-1].name != name || out[n-1].uid != uid {
+			if n > 0 && !out[n-1].record {
+				out = out[:n-1]
+			}
+			out = append(out, found{name: name, uid: uid})
+		}
+		last := &out[len(out)-1]
+		if rest == recordName {
+			last.record = true
+		} else if file, ok := strings.CutPrefix(rest, expiryFolder+"/"); ok {
+			if n, ok := seriesNumber(file, ".json"); ok {
+				last.expiry = max(last.expiry, n)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	out = slices.DeleteFunc(out, func(f found) bool { return !f.record })
+	if len(out) == 0 {
+		return nil, nil
+	}
+	return out, l.markDeleting(ctx, out)
+}
+
+func (l *Location) markDeleting(ctx context.Context, have []found) error {
+	dying := map[string]bool{}
+	err := l.store.List(ctx, tombstonePrefix, func(info plugins.ObjectInfo) error {
+		if uid, ok := strings.CutSuffix(strings.TrimPrefix(info.Key, tombstonePrefix), ".json"); ok {
+			dying[uid] = true
+		}
+		return nil
+	})
+	for i := range have {
+		have[i].deleting = dying[have[i].uid]
+	}
+	return err
+}
+
+// splitKey takes backups/<name>/<uid>/<rest> apart.
+func splitKey(key string) (name, uid, rest string, ok bool) {
+	parts := strings.SplitN(strings.TrimPrefix(key, backupsPrefix), "/", 3)
+	if len(parts) != 3 || !validName(parts[0]) || !validUID(parts[1]) {
+		return "", "", "", false
+	}
+	return parts[0], parts[1], parts[2], true
+}
+
+func (l *Location) readEntries(ctx context.Context, have []found, fn func(Entry) error) error {
+	return inOrder(ctx, len(have), listConcurrency,
+		func(ctx context.Context, i int) (Entry, error) { return l.readEntry(ctx, have[i]) },
+		func(_ int, e Entry) error { return fn(e) })
+}
+
+// readEntry reads record and expiry of one backup. A store that does not answer ends the listing; anything wrong with
+// what it answers is the entry's own matter.
+func (l *Location) readEntry(ctx context.Context, f found) (Entry, error) {
+	e := Entry{Name: f.name, UID: f.uid, Deleting: f.deleting}
+	raw, err := readAll(ctx, l.store, recordKey(f.name, f.uid), maxRecord)
+	if err == nil {
+		e.Record, e.Err = parseRecord(raw, f.name, f.uid)
+	} else if e.Err = l.entryError(ctx, f, recordName, err); e.Err == nil {
+		return e, err
+	}
+	if f.expiry == 0 {
+		return e, nil
+	}
+	file := fmt.Sprintf("%s/%d.json", expiryFolder, f.expiry)
+	raw, err = readAll(ctx, l.store, backupFolder(f.name, f.uid)+file, maxSmall)
+	if err == nil {
+		e.Expiry, err = parseExpiry(raw)
+	}
+	if err == nil {
+		return e, nil
+	}
+	if e.Err != nil {
+		return e, nil
+	}
+	if e.Err = l.entryError(ctx, f, file, err); e.Err == nil {
+		return e, err
+	}
+	e.Record = nil
+	return e, nil
+}
+
+// entryError is the damage that err means for one backup; nil where err is a matter of the whole store.
+func (l *Location) entryError(ctx context.Context, f found, file string, err error) error {
+	var store *plugins.StoreError
+	isStore := errors.As(err, &store)
+	if ctx.Err() != nil || isStore && !errors.Is(err, plugins.ErrNotFound) {
+		return nil
+	}
+	return &DamageError{Backup: f.name + "/" + f.uid, File: file, Offset: -1, Detail: "it cannot be read", Err: err}
+}
+
+func parseExpiry(raw []byte) (*Expiry, error) {
+	var x Expiry
+	if err := openJSON(raw, &x, false); err != nil {
+		return nil, err
+	}
+	return &x, nil
+}
+
+// SetExpiry adds an expiry file. Of several callers at once each adds one, and the last one counts.
+func (l *Location) SetExpiry(ctx context.Context, e Entry, x Expiry) error {
+	if !validName(e.Name) || !validUID(e.UID) {
+		return fmt.Errorf("set the expiry of %s: %w", e.ID(), ErrInvalid)
+	}
+	doc, err := sealJSON(x)
+	if err != nil {
+		return fmt.Errorf("set the expiry of %s: %w", e.ID(), err)
+	}
+	if _, err := l.addNumbered(ctx, backupFolder(e.Name, e.UID)+expiryFolder+"/", ".json", doc); err != nil {
+		return fmt.Errorf("set the expiry of %s: %w", e.ID(), err)
+	}
+	return nil
+}
+
+// inOrder runs produce for 0 to n-1, some at a time, and hands the results to consume in that order, one at a time.
+func inOrder[T any](ctx context.Context, n, concurrency int, produce func(context.Context, int) (T, error), consume func(int, T) error) error {
+	group, ctx := errgroup.WithContext(ctx)
+	slots := make(chan chan T, max(concurrency-1, 0))
+	group.Go(func() error {
+		defer close(slots)
+		for i := range n {
+			slot := make(chan T, 1)
+			select {
+			case slots <- slot:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+			group.Go(func() error {
+				v, err := produce(ctx, i)
+				if err == nil {
+					slot <- v
+				}
+				return err
+			})
+		}
+		return nil
+	})
+	group.Go(func() error {
+		i := 0
+		for slot := range slots {
+			select {
+			case v := <-slot:
+				if err := consume(i, v); err != nil {
+					return err
+				}
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+			i++
+		}
+		return nil
+	})
+	return group.Wait()
+}
+
+// missingFrom lists the objects below prefix that are not in want.
+func (l *Location) extraObjects(ctx context.Context, prefix string, want map[string]bool) ([]string, error) {
+	var extra []string
+	err := l.store.List(ctx, prefix, func(info plugins.ObjectInfo) error {
+		if name := strings.TrimPrefix(info.Key, prefix); !want[name] {
+			extra = append(extra, name)
+		}
+		return nil
+	})
+	return extra, err
+}
+
+// putOnce stores doc under key, or finds it there already, by us or by another with the same content.
+func (l *Location) putOnce(ctx context.Context, key string, doc []byte) error {
+	_, err := l.store.Put(ctx, key, bytes.NewReader(doc), plugins.PutOptions{IfNoneMatch: true})
+	if errors.Is(err, plugins.ErrExists) {
+		return nil
+	}
+	return err
+}
