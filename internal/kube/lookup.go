@@ -79,22 +79,22 @@ func (r Resource) Matches(pattern string) Match {
 	if !r.named(name) {
 		return MatchNone
 	}
-	if !qualified || glob(rest, r.Group) {
+	if !qualified || MatchesGlob(rest, r.Group) {
 		return MatchAny
 	}
-	if version, group, _ := strings.Cut(rest, "."); glob(version, r.Version) && glob(group, r.Group) && (group != "" || r.Group == "") {
+	if version, group, _ := strings.Cut(rest, "."); MatchesGlob(version, r.Version) && MatchesGlob(group, r.Group) && (group != "" || r.Group == "") {
 		return MatchVersion
 	}
 	return MatchNone
 }
 
 func (r Resource) named(name string) bool {
-	return glob(strings.ToLower(name), r.Resource) || strings.EqualFold(name, r.Singular) || strings.EqualFold(name, r.Kind) ||
+	return MatchesGlob(strings.ToLower(name), r.Resource) || strings.EqualFold(name, r.Singular) || strings.EqualFold(name, r.Kind) ||
 		slices.Contains(r.ShortNames, strings.ToLower(name))
 }
 
-// glob matches a whole string; a malformed pattern matches itself only.
-func glob(pattern, s string) bool {
+// MatchesGlob matches a whole string with "*", "?" and "[…]"; a malformed pattern matches itself only.
+func MatchesGlob(pattern, s string) bool {
 	ok, err := path.Match(pattern, s)
 	return pattern == s || (err == nil && ok)
 }

@@ -5,7 +5,6 @@ package selection
 
 import (
 	"context"
-	"path"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/labels"
@@ -68,7 +67,7 @@ func (p patterns) all() bool {
 
 func (p patterns) matches(s string) bool {
 	for _, pattern := range p.list {
-		if ok, err := path.Match(pattern, s); err == nil && ok {
+		if kube.MatchesGlob(pattern, s) {
 			return true
 		}
 	}
@@ -156,7 +155,7 @@ func (m *Matcher) wholeCluster() bool {
 func (m *Matcher) Resource(r kube.Resource) Take {
 	take := m.resource(r)
 	if isNamespaces(r) {
-		return m.namespaces(take)
+		return m.namespaces(r, take)
 	}
 	return take
 }
@@ -207,16 +206,45 @@ func (p patterns) hasStar() bool {
 
 func isNamespaces(r kube.Resource) bool { return r.Group == "" && r.Resource == "namespaces" }
 
-// namespaces gives Namespace objects their own rule: the one of a selected object always comes with it, whatever is said of cluster-scoped
-// resources, for labels and quotas of a namespace belong to what lives in it; and where resources are not restricted each selected
-// namespace comes, even an empty one.
-func (m *Matcher) namespaces(take Take) Take {
-	if take == TakeMatching {
+// namespaces gives Namespace objects their own rule: the one of a selected object comes with it unless it is excluded by name, whatever
+// else is said of cluster-scoped resources, for the labels of a namespace belong to what lives in it; and where resources are
+// not restricted each selected namespace comes, even an empty one.
+func (m *Matcher) namespaces(r kube.Resource, take Take) Take {
+	if take == TakeMatching || m.excluded.matchesResource(r) || m.excludedCluster.names(r) {
 		return take
 	}
-	explicitNo := m.clusterResources != nil && !*m.clusterResources
-	unrestricted := m.included.all() && m.includedNamespaced.all() && len(m.includedCluster.list) == 0
-	return takeIf(unrestricted && !explicitNo && take != TakeNone, TakeRelated)
+	refused := m.clusterResources != nil && !*m.clusterResources || m.excludedCluster.hasStar()
+	restricted := !m.included.all() || !m.includedNamespaced.all() || len(m.includedCluster.list) > 0
+	return takeIf(!refused && !restricted, TakeRelated)
+}
+
+// names says that a pattern other than "*" stands for the resource.
+func (p patterns) names(r kube.Resource) bool {
+	return !p.hasStar() && p.matchesResource(r)
+}
+
+// Group says whether a resource of the group may take part, by what the patterns say of groups; for a group whose resources could not be learned.
+func (m *Matcher) Group(group string) bool {
+	included, excluded := m.included, m.excluded
+	if m.scoped {
+		included, excluded = m.includedNamespaced, m.excludedNamespaced
+	}
+	for _, pattern := range excluded.list {
+		if name, rest, qualified := strings.Cut(pattern, "."); qualified && name == "*" && kube.MatchesGlob(rest, group) {
+			return false
+		}
+	}
+	if included.all() {
+		return true
+	}
+	for _, pattern := range included.list {
+		_, rest, qualified := strings.Cut(pattern, ".")
+		_, afterVersion, _ := strings.Cut(rest, ".")
+		if qualified && (kube.MatchesGlob(rest, group) || kube.MatchesGlob(afterVersion, group)) {
+			return true
+		}
+	}
+	return false
 }
 
 // Item says whether an object takes part by its place, name and labels. Where it is In, and NeedsObject says so, Object has the last word.

@@ -1,0 +1,235 @@
+// Package backup reads the objects of a cluster at one moment and writes them to an archive.
+package backup
+
+import (
+	"context"
+	"crypto"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"time"
+
+	"kedge.dev/kedge/api/v1alpha1"
+	"kedge.dev/kedge/backup/archive"
+	"kedge.dev/kedge/internal/kube"
+	"kedge.dev/kedge/plugins/selection"
+)
+
+// ErrNothingRead means that not one selected resource could be listed; nothing was written.
+var ErrNothingRead = errors.New("no resource could be read")
+
+// Engine makes backups of one cluster into one location. Kube, Location, Now and Rand are needed; the rest has defaults.
+type Engine struct {
+	Kube     *kube.Client
+	Location *archive.Location
+	Version  string // of Kedge, for the record
+	Now      func() time.Time
+	Rand     io.Reader
+
+	// Concurrency is how many lists are read at once; 0 means 4. The client's limiter slows them down where the server asks.
+	Concurrency int
+	// PageSize is the number of objects asked for at a time; 0 means kube.DefaultPageSize.
+	PageSize int64
+	SpoolDir string // for what is waiting to be written, encrypted; "" means the system's folder for temporary files
+	Level    int    // of compression; 0 means the archive's default
+
+	Signer    crypto.Signer // Ed25519; nil leaves the backup unsigned
+	PublicKey string        // "age1…" that the location must have; "" accepts the location's own
+
+	Events Events
+}
+
+// Events tell what happens while it does. Each may be nil. They are called from many goroutines, one at a time.
+type Events struct {
+	Progress func(Progress)
+	Remark   func(Severity, archive.Remark)
+}
+
+// Stage is what a backup is doing.
+type Stage string
+
+// The stages, in order. A revision that can no longer be had leads back to StagePin.
+const (
+	StageDiscover Stage = "discover"
+	StagePin      Stage = "pin"
+	StageList     Stage = "list"
+	StageWrite    Stage = "write"
+)
+
+// Progress is how far a backup is.
+type Progress struct {
+	Stage    Stage
+	Resource string // that was finished last: "deployments.apps"
+	// ResourcesDone of Resources were read.
+	ResourcesDone, Resources int
+	// Items were read so far, of about ItemsExpected (the server's own counts; 0 while unknown).
+	Items, ItemsExpected int64
+	Bytes                int64 // of JSON
+}
+
+// Request is one backup to be made.
+type Request struct {
+	Name string
+	UID  string // identifies this backup for ever; a repeated UID is refused by the location
+	// ClusterName is what people call the cluster.
+	ClusterName string
+	Labels      map[string]string
+	Spec        v1alpha1.BackupSpec
+	// RetainUntil asks the store to refuse the removal of what is written; zero asks for nothing.
+	RetainUntil time.Time
+}
+
+// Run makes the backup. With an error nothing was written that looks like a backup; else the record is sealed, and its phase says
+// whether all that was selected is in it (PhaseCompleted) or the report names what is not (PhasePartiallyFailed).
+func (e *Engine) Run(ctx context.Context, req Request) (*archive.Record, error) {
+	started := e.Now()
+	p, err := e.prepare(ctx, req)
+	if err != nil {
+		return nil, fmt.Errorf("back up %s: %w", req.Name, err)
+	}
+	opts := archive.WriteOptions{
+		Name: req.Name, UID: req.UID, PublicKey: e.PublicKey, Signer: e.Signer, RetainUntil: req.RetainUntil,
+		SpoolDir: e.SpoolDir, Level: e.Level, Kedge: e.Version, Now: e.Now, Rand: e.Rand,
+	}
+	record, err := e.Location.Write(ctx, opts, func(ctx context.Context, w *archive.Writer) (*archive.Summary, error) {
+		result, err := p.read(ctx, &writerSink{w})
+		if err != nil {
+			return nil, err
+		}
+		p.progress.stage(StageWrite)
+		return p.summary(result, started), nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("back up %s: %w", req.Name, err)
+	}
+	return record, nil
+}
+
+// Preview reads everything that Run would and writes nothing.
+func (e *Engine) Preview(ctx context.Context, req Request) (*Preview, error) {
+	p, err := e.prepare(ctx, req)
+	if err != nil {
+		return nil, fmt.Errorf("preview %s: %w", req.Name, err)
+	}
+	counts := &countingSink{}
+	result, err := p.read(ctx, counts)
+	if err != nil {
+		return nil, fmt.Errorf("preview %s: %w", req.Name, err)
+	}
+	report := result.report()
+	return &Preview{
+		Cluster: p.cluster, Revision: result.revision, Phase: phase(report), Resources: counts.sorted(), Report: report,
+	}, nil
+}
+
+// Preview is what a backup would hold.
+type Preview struct {
+	Cluster   v1alpha1.ClusterInfo
+	Revision  string
+	Phase     v1alpha1.Phase
+	Resources []ResourceCount // by group, resource and version; those without objects are left out
+	Report    archive.Report
+}
+
+// ResourceCount is how much of one resource a backup would hold.
+type ResourceCount struct {
+	Group, Version, Resource string
+	Items                    int
+	Bytes                    int64
+}
+
+// pass is one run of the engine with all that does not change when a new revision is pinned.
+type pass struct {
+	*Engine
+	req      Request
+	matcher  *selection.Matcher
+	also     []string
+	cluster  v1alpha1.ClusterInfo
+	progress *progress
+}
+
+// prepare checks the request and reaches the cluster.
+func (e *Engine) prepare(ctx context.Context, req Request) (*pass, error) {
+	matcher, err := selection.Compile(req.Spec.Selection)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkAlsoVersions(req.Spec.AlsoVersions); err != nil {
+		return nil, err
+	}
+	p := &pass{Engine: e, req: req, matcher: matcher, also: req.Spec.AlsoVersions, progress: newProgress(e.Events)}
+	p.progress.stage(StageDiscover)
+	info, err := e.Kube.ClusterInfo(ctx)
+	if err != nil {
+		return nil, err
+	}
+	p.cluster = v1alpha1.ClusterInfo{UID: info.UID, Name: req.ClusterName, Version: info.Version}
+	return p, nil
+}
+
+func (p *pass) summary(r *reading, started time.Time) *archive.Summary {
+	report := r.report()
+	s := &archive.Summary{
+		Labels: p.req.Labels, Spec: p.req.Spec, Cluster: p.cluster, Phase: phase(report), Revision: r.revision,
+		Started: started, APIs: r.apis(), Report: report,
+	}
+	if ttl := p.req.Spec.TTL.Duration; ttl > 0 {
+		at := started.Add(ttl)
+		s.Expires = &at
+	}
+	return s
+}
+
+// phase follows from what was counted.
+func phase(r archive.Report) v1alpha1.Phase {
+	if len(r.Errors) > 0 {
+		return v1alpha1.PhasePartiallyFailed
+	}
+	return v1alpha1.PhaseCompleted
+}
+
+// maxPins bounds how often a lost revision is replaced by a new one.
+const maxPins = 5
+
+// read pins a revision and reads everything at it, again and again until the revision outlives the reading.
+func (p *pass) read(ctx context.Context, s sink) (*reading, error) {
+	for n := 1; ; n++ {
+		r := newReading(p, s)
+		err := r.run(ctx)
+		if err == nil {
+			r.remarks.publish(p.Events)
+			return r, nil
+		}
+		r.abort()
+		if !errors.Is(err, kube.ErrRevisionGone) || ctx.Err() != nil {
+			return nil, err
+		}
+		if n == maxPins {
+			return nil, fmt.Errorf("%d times the revision was compacted away or lost before all was read: %w: make the API server faster for Kedge, or select less for one backup", n, err)
+		}
+		s.log(ctx, slog.LevelWarn, "the revision is gone, a new one is pinned", slog.Int("attempt", n), slog.String("error", err.Error()))
+	}
+}
+
+func (r *reading) run(ctx context.Context) error {
+	r.progress.stage(StageDiscover)
+	if err := r.discover(ctx); err != nil {
+		return err
+	}
+	r.progress.stage(StagePin)
+	if err := r.pin(ctx); err != nil {
+		return err
+	}
+	if err := r.checkNamespaces(ctx); err != nil {
+		return err
+	}
+	r.progress.begin(r.targets)
+	if err := r.list(ctx); err != nil {
+		return err
+	}
+	if err := r.related(ctx); err != nil {
+		return err
+	}
+	return r.finish(ctx)
+}

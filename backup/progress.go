@@ -1,0 +1,55 @@
+package backup
+
+import (
+	"sync"
+)
+
+// progress counts, and tells whoever listens.
+type progress struct {
+	mu   sync.Mutex
+	now  Progress
+	tell func(Progress)
+}
+
+func newProgress(e Events) *progress {
+	p := &progress{tell: e.Progress}
+	if p.tell == nil {
+		p.tell = func(Progress) {}
+	}
+	return p
+}
+
+func (p *progress) update(change func(*Progress)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	change(&p.now)
+	p.tell(p.now)
+}
+
+func (p *progress) stage(s Stage) {
+	p.update(func(now *Progress) { now.Stage = s })
+}
+
+// begin starts the counting for a pinned revision.
+func (p *progress) begin(targets []*target) {
+	p.update(func(now *Progress) {
+		*now = Progress{Stage: StageList, Resources: len(targets)}
+		for _, t := range targets {
+			now.ItemsExpected += t.expected
+		}
+	})
+}
+
+// tellEvery is how many objects pass between two reports.
+const tellEvery = 100
+
+// items adds what was read; the count is exact, the report of it is not immediate.
+func (p *progress) items(n, bytes int64) {
+	if n > 0 {
+		p.update(func(now *Progress) { now.Items += n; now.Bytes += bytes })
+	}
+}
+
+func (p *progress) done(t *target) {
+	p.update(func(now *Progress) { now.ResourcesDone++; now.Resource = t.res.GroupResource() })
+}

@@ -1,0 +1,181 @@
+package backup
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"kedge.dev/kedge/backup/archive"
+	"kedge.dev/kedge/internal/kube"
+	"kedge.dev/kedge/plugins/selection"
+)
+
+// target is one resource in one version that is read.
+type target struct {
+	res  kube.Resource
+	take selection.Take
+	also bool // a version that is archived beside the main one
+
+	expected int64 // objects, by the server's own count; 0 where it gives none
+	alone    bool  // not of the pinned revision
+	empty    bool  // proven to have no objects at the pinned revision
+	err      error // of the reading of its revision
+
+	section  section // open; nil before the first object and after the end
+	opened   section // the last one that was opened
+	unsorted bool
+	taken    map[string]bool // names in the section, of a cluster-scoped resource whose objects may be found in two ways
+	looked   map[string]bool // names that were looked for because something needs them
+	items    int
+	failed   bool
+}
+
+// name is what remarks call the target.
+func (t *target) name() string {
+	if t.also {
+		return t.res.Resource + "." + t.res.Version + "." + t.res.Group
+	}
+	return t.res.GroupResource()
+}
+
+// servedTwice has the resources whose objects API servers show under two groups, with the group under which they are archived:
+// the one that outlives the other, except for events, which are written and read as core/v1 nearly everywhere.
+var servedTwice = map[string]string{
+	"events.events.k8s.io":           "events",
+	"ingresses.extensions":           "ingresses.networking.k8s.io",
+	"networkpolicies.extensions":     "networkpolicies.networking.k8s.io",
+	"deployments.extensions":         "deployments.apps",
+	"daemonsets.extensions":          "daemonsets.apps",
+	"replicasets.extensions":         "replicasets.apps",
+	"podsecuritypolicies.extensions": "podsecuritypolicies.policy",
+}
+
+// virtualGroups are computed by their servers; that they are away is no loss to a backup.
+var virtualGroups = map[string]bool{"metrics.k8s.io": true, "custom.metrics.k8s.io": true, "external.metrics.k8s.io": true}
+
+// persisted says whether the objects of a resource are stored and can be read and made again. What an API server computes on
+// request (componentstatuses, access reviews, metrics) can be neither listed nor created, or only one of them.
+func persisted(r kube.Resource) bool { return r.Can("list", "get", "create") }
+
+// chooseTargets picks what is read: of each resource one version, and the versions that were asked for beside it.
+func (r *reading) chooseTargets() {
+	served := map[string]bool{}
+	for _, res := range r.discovery.Resources {
+		served[res.GroupResource()] = true
+	}
+	for _, res := range r.discovery.Resources {
+		if !res.Preferred {
+			continue
+		}
+		gr := res.GroupResource()
+		take := r.matcher.Resource(res)
+		if take == selection.TakeNone {
+			continue
+		}
+		if !persisted(res) {
+			if res.Can("list") && !virtualGroups[res.Group] {
+				r.remarks.note("%s are not archived: they are computed by the server and cannot be created", gr)
+			}
+			continue
+		}
+		if twin := servedTwice[gr]; twin != "" && served[twin] {
+			r.remarks.note("%s are archived as %s, which are the same objects", gr, twin)
+			continue
+		}
+		main := r.mainVersion(res)
+		r.targets = append(r.targets, &target{res: main, take: take, unsorted: !res.Namespaced && r.matcher.AlsoRelated()})
+		r.alsoTargets(main, take)
+	}
+	slices.SortFunc(r.targets, func(a, b *target) int {
+		return cmp.Or(cmp.Compare(a.res.Resource, b.res.Resource), cmp.Compare(a.res.Group, b.res.Group), cmp.Compare(a.res.Version, b.res.Version))
+	})
+}
+
+// mainVersion is the storage version of a custom resource, for any other would be a conversion that may lose fields or fail, and
+// the server's preferred version of a built-in one.
+func (r *reading) mainVersion(preferred kube.Resource) kube.Resource {
+	storage := r.storageVersions[preferred.GroupResource()]
+	if storage == "" || storage == preferred.Version {
+		return preferred
+	}
+	if res, ok := r.discovery.Find(preferred.Group, storage, preferred.Resource); ok {
+		return res
+	}
+	r.remarks.add(SeverityWarning, archive.Remark{
+		Resource: preferred.GroupResource(), Reason: ReasonNotServed,
+		Message: fmt.Sprintf("the server does not offer the storage version %s: the objects are archived as %s, into which they are converted", storage, preferred.Version),
+	})
+	return preferred
+}
+
+func (r *reading) alsoTargets(main kube.Resource, take selection.Take) {
+	for _, v := range r.discovery.Versions(main.Group, main.Resource) {
+		if v.Version == main.Version || !persisted(v) {
+			continue
+		}
+		for _, pattern := range r.also {
+			if v.Matches(pattern) == kube.MatchVersion {
+				r.targets = append(r.targets, &target{res: v, take: take, also: true, unsorted: !v.Namespaced && r.matcher.AlsoRelated()})
+				break
+			}
+		}
+	}
+}
+
+// checkAlsoVersions refuses patterns that name no version.
+func checkAlsoVersions(list []string) error {
+	for i, pattern := range list {
+		if parts := strings.Split(pattern, "."); len(parts) < 2 || slices.Contains(parts[:2], "") {
+			return &selection.FieldError{
+				Field: fmt.Sprintf("spec.alsoVersions[%d]", i),
+				Err:   fmt.Errorf("%q names no version: write \"resource.version.group\", such as \"ingresses.v1beta1.extensions\"", pattern),
+			}
+		}
+	}
+	return nil
+}
+
+// unmatched remarks on words of the selection that stand for nothing here.
+func (r *reading) unmatched() {
+	for _, p := range r.matcher.Unmatched(r.discovery.Resources) {
+		r.remarks.add(SeverityWarning, archive.Remark{
+			Resource: p.Pattern, Reason: ReasonNoMatch,
+			Message: fmt.Sprintf("%s: the cluster has no resource %q", p.Field, p.Pattern),
+		})
+	}
+	for i, pattern := range r.also {
+		found := slices.ContainsFunc(r.discovery.Resources, func(res kube.Resource) bool { return res.Matches(pattern) == kube.MatchVersion })
+		if !found {
+			r.remarks.add(SeverityWarning, archive.Remark{
+				Resource: pattern, Reason: ReasonNoMatch,
+				Message: fmt.Sprintf("spec.alsoVersions[%d]: the cluster serves no %q", i, pattern),
+			})
+		}
+	}
+}
+
+// apis records what the cluster serves.
+func (r *reading) apis() []archive.API {
+	archived := map[string]string{}
+	for _, t := range r.targets {
+		if !t.also && t.items > 0 {
+			archived[t.res.GroupResource()] = t.res.Version
+		}
+	}
+	var out []archive.API
+	for _, res := range r.discovery.Resources {
+		if !res.Can("list") {
+			continue
+		}
+		if n := len(out); n > 0 && out[n-1].Group == res.Group && out[n-1].Resource == res.Resource {
+			out[n-1].Versions = append(out[n-1].Versions, res.Version)
+			continue
+		}
+		out = append(out, archive.API{
+			Group: res.Group, Resource: res.Resource, Kind: res.Kind, Namespaced: res.Namespaced,
+			Versions: []string{res.Version}, Preferred: res.Version, Archived: archived[res.GroupResource()],
+		})
+	}
+	return out
+}
