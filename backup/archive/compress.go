@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"io"
 
 	"github.com/klauspost/compress/zstd"
 )
@@ -70,6 +71,15 @@ func newDecoder() (*zstd.Decoder, error) {
 		zstd.WithDecoderMaxMemory(maxFrameRaw),
 		zstd.WithDecodeAllCapLimit(true),
 	)
+	if err != nil {
+		return nil, fmt.Errorf("open zstd decoder: %w", err)
+	}
+	return dec, nil
+}
+
+// newStreamDecoder reads a stream of unknown length with little memory.
+func newStreamDecoder(r io.Reader) (*zstd.Decoder, error) {
+	dec, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(8<<20))
 	if err != nil {
 		return nil, fmt.Errorf("open zstd decoder: %w", err)
 	}

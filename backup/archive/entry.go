@@ -2,6 +2,7 @@ package archive
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -144,6 +145,7 @@ func (l *Location) scan(ctx context.Context, prefix string) ([]found, error) {
 		return nil, err
 	}
 	out = slices.DeleteFunc(out, func(f found) bool { return !f.record })
+	slices.SortFunc(out, func(a, b found) int { return cmp.Or(cmp.Compare(a.name, b.name), cmp.Compare(a.uid, b.uid)) })
 	if len(out) == 0 {
 		return nil, nil
 	}
@@ -179,45 +181,49 @@ func (l *Location) readEntries(ctx context.Context, have []found, fn func(Entry)
 		func(_ int, e Entry) error { return fn(e) })
 }
 
-// readEntry reads record and expiry of one backup. A store that does not answer ends the listing; anything wrong with
-// what it answers is the entry's own matter.
+// readEntry reads record and expiry of one backup. Only a cancelled context ends the listing: anything else is the
+// entry's own matter and hides no other backup.
 func (l *Location) readEntry(ctx context.Context, f found) (Entry, error) {
 	e := Entry{Name: f.name, UID: f.uid, Deleting: f.deleting}
-	raw, err := readAll(ctx, l.store, recordKey(f.name, f.uid), maxRecord)
+	raw, err := l.readFile(ctx, f, recordName, maxRecord)
 	if err == nil {
-		e.Record, e.Err = parseRecord(raw, f.name, f.uid)
-	} else if e.Err = l.entryError(ctx, f, recordName, err); e.Err == nil {
-		return e, err
+		e.Record, err = parseRecord(raw, f.name, f.uid)
 	}
-	if f.expiry == 0 {
-		return e, nil
+	if err == nil && f.expiry > 0 {
+		e.Expiry, err = l.readExpiry(ctx, f)
 	}
-	file := fmt.Sprintf("%s/%d.json", expiryFolder, f.expiry)
-	raw, err = readAll(ctx, l.store, backupFolder(f.name, f.uid)+file, maxSmall)
-	if err == nil {
-		e.Expiry, err = parseExpiry(raw)
+	if err != nil {
+		e.Record, e.Err = nil, err
 	}
-	if err == nil {
-		return e, nil
-	}
-	if e.Err != nil {
-		return e, nil
-	}
-	if e.Err = l.entryError(ctx, f, file, err); e.Err == nil {
-		return e, err
-	}
-	e.Record = nil
-	return e, nil
+	return e, ctx.Err()
 }
 
-// entryError is the damage that err means for one backup; nil where err is a matter of the whole store.
-func (l *Location) entryError(ctx context.Context, f found, file string, err error) error {
-	var store *plugins.StoreError
-	isStore := errors.As(err, &store)
-	if ctx.Err() != nil || isStore && !errors.Is(err, plugins.ErrNotFound) {
-		return nil
+func (l *Location) readExpiry(ctx context.Context, f found) (*Expiry, error) {
+	file := fmt.Sprintf("%s/%d.json", expiryFolder, f.expiry)
+	raw, err := l.readFile(ctx, f, file, maxSmall)
+	if err != nil {
+		return nil, err
 	}
-	return &DamageError{Backup: f.name + "/" + f.uid, File: file, Offset: -1, Detail: "it cannot be read", Err: err}
+	x, err := parseExpiry(raw)
+	if err != nil {
+		return nil, &DamageError{
+			Backup: f.name + "/" + f.uid, File: file, Offset: -1, Detail: "it cannot be read", Err: err,
+			Remedy: "set the backup's expiry anew: the newest expiry file counts",
+		}
+	}
+	return x, nil
+}
+
+// readFile reads a small file of a backup's folder.
+func (l *Location) readFile(ctx context.Context, f found, file string, limit int64) ([]byte, error) {
+	raw, err := readAll(ctx, l.store, backupFolder(f.name, f.uid)+file, limit)
+	switch {
+	case err == nil:
+		return raw, nil
+	case errors.Is(err, plugins.ErrNotFound), errors.Is(err, ErrTooLarge):
+		return nil, &DamageError{Backup: f.name + "/" + f.uid, File: file, Offset: -1, Detail: "it cannot be read", Err: err}
+	}
+	return nil, fmt.Errorf("backup %s/%s: %w", f.name, f.uid, err)
 }
 
 func parseExpiry(raw []byte) (*Expiry, error) {
@@ -282,18 +288,6 @@ func inOrder[T any](ctx context.Context, n, concurrency int, produce func(contex
 		return nil
 	})
 	return group.Wait()
-}
-
-// missingFrom lists the objects below prefix that are not in want.
-func (l *Location) extraObjects(ctx context.Context, prefix string, want map[string]bool) ([]string, error) {
-	var extra []string
-	err := l.store.List(ctx, prefix, func(info plugins.ObjectInfo) error {
-		if name := strings.TrimPrefix(info.Key, prefix); !want[name] {
-			extra = append(extra, name)
-		}
-		return nil
-	})
-	return extra, err
 }
 
 // putOnce stores doc under key, or finds it there already, by us or by another with the same content.

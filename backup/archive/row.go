@@ -160,6 +160,9 @@ func parseRow(line []byte, strict bool) (Row, error) {
 func parseRows(f *Frame, shard []byte, strict bool, fn func(Row) error) error {
 	last, n := "", 0
 	for len(shard) > 0 {
+		if n == f.Items {
+			return fmt.Errorf("it goes on after its %d rows", n)
+		}
 		line, rest, found := bytes.Cut(shard, []byte{'\n'})
 		if !found {
 			return fmt.Errorf("last row has no end")

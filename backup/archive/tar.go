@@ -166,6 +166,9 @@ func walkTar(f *Frame, data []byte, fn func(offset int64, ref plugins.Ref, raw [
 	var scratch, path []byte
 	n, total, pos := 0, int64(0), 0
 	for pos < len(data) {
+		if n == f.Items {
+			return fmt.Errorf("it goes on after its %d items", n)
+		}
 		ref, raw, err := nextEntry(f, data[pos:])
 		if err != nil {
 			return fmt.Errorf("entry %d at byte %d of the frame: %w", n, pos, err)
