@@ -1,6 +1,9 @@
 package plugins
 
-import "context"
+import (
+	"context"
+	"errors"
+)
 
 // Level is how a Finding came out.
 type Level string
@@ -21,6 +24,21 @@ type Finding struct {
 	Detail string `json:"detail"`
 	// Remedy is what to do about it, one sentence in the imperative; empty where all is well.
 	Remedy string `json:"remedy,omitempty"`
+}
+
+// NewFinding is good news, in the words of detail, where err is nil, and else a failure in those of err.
+func NewFinding(name, detail string, err error) Finding {
+	if err == nil {
+		return Finding{Name: name, Level: LevelOK, Detail: detail}
+	}
+	f := Finding{Name: name, Level: LevelFailed, Detail: err.Error()}
+	var known *StoreError
+	if errors.As(err, &known) {
+		bare := *known
+		bare.Remedy = ""
+		f.Detail, f.Remedy = bare.Error(), known.Remedy
+	}
+	return f
 }
 
 // CheckOptions say how far a check may go.

@@ -18,17 +18,17 @@ func (s *Store) Check(ctx context.Context, opts plugins.CheckOptions) []plugins.
 	if errors.Is(err, errFound) {
 		err = nil
 	}
-	findings := []plugins.Finding{finding("read", "the folder can be listed", err)}
+	findings := []plugins.Finding{plugins.NewFinding("read", "the folder can be listed", err)}
 	if opts.ReadOnly || err != nil {
 		return findings
 	}
 	key := "doctor/" + strconv.FormatInt(s.now().UnixNano(), 36)
 	_, err = s.Put(ctx, key, strings.NewReader(key), plugins.PutOptions{IfNoneMatch: true})
-	findings = append(findings, finding("write", "an object can be written", err))
+	findings = append(findings, plugins.NewFinding("write", "an object can be written", err))
 	if err != nil {
 		return findings
 	}
-	findings = append(findings, finding("read-back", "an object reads back as it was written", s.readBack(ctx, key)))
+	findings = append(findings, plugins.NewFinding("read-back", "an object reads back as it was written", s.readBack(ctx, key)))
 	_, err = s.Put(ctx, key, strings.NewReader("another"), plugins.PutOptions{IfNoneMatch: true})
 	switch {
 	case errors.Is(err, plugins.ErrExists):
@@ -36,8 +36,8 @@ func (s *Store) Check(ctx context.Context, opts plugins.CheckOptions) []plugins.
 	case err == nil:
 		err = fmt.Errorf("%w: an existing object was overwritten", plugins.ErrConfig)
 	}
-	findings = append(findings, finding("conditional-write", "an existing object is not overwritten", err))
-	findings = append(findings, finding("delete", "an object can be deleted", s.Delete(ctx, key)))
+	findings = append(findings, plugins.NewFinding("conditional-write", "an existing object is not overwritten", err))
+	findings = append(findings, plugins.NewFinding("delete", "an object can be deleted", s.Delete(ctx, key)))
 	if opts.ObjectLock {
 		findings = append(findings, plugins.Finding{
 			Name: "object-lock", Level: plugins.LevelFailed, Detail: "a folder cannot retain its files",
@@ -58,19 +58,4 @@ func (s *Store) readBack(ctx context.Context, key string) (err error) {
 		err = errors.New("it does not")
 	}
 	return err
-}
-
-// finding is good news where err is nil, and else says what err says.
-func finding(name, detail string, err error) plugins.Finding {
-	if err == nil {
-		return plugins.Finding{Name: name, Level: plugins.LevelOK, Detail: detail}
-	}
-	f := plugins.Finding{Name: name, Level: plugins.LevelFailed, Detail: err.Error()}
-	var known *plugins.StoreError
-	if errors.As(err, &known) {
-		bare := *known
-		bare.Remedy = ""
-		f.Detail, f.Remedy = bare.Error(), known.Remedy
-	}
-	return f
 }
