@@ -127,3 +127,17 @@ func (u *UI) width() int {
 	}
 	return 80
 }
+
+// Fail tells the person why the program ends: what failed, on one line, and what can be done, on another, where hint is not empty.
+func (u *UI) Fail(message, hint string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.bar != nil {
+		u.bar.erase()
+		u.bar = nil
+	}
+	fmt.Fprintln(u.Err, u.Style(u.ColorErr, Red, Clean(message)))
+	if hint != "" {
+		fmt.Fprintln(u.Err, u.Style(u.ColorErr, Bold, "hint:")+" "+Clean(hint))
+	}
+}

@@ -1,0 +1,123 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"kedge.dev/kedge/api/v1alpha1"
+	"kedge.dev/kedge/backup/archive"
+	"kedge.dev/kedge/internal/term"
+)
+
+func (a *app) backupCommand() *cobra.Command {
+	cmd := group("backup", "Make backups, and look at them", `A backup is the objects of a cluster as they were at one moment, encrypted in a location.`,
+		a.backupCreateCommand(),
+		a.backupGetCommand(),
+		a.backupDescribeCommand(),
+		a.backupLogsCommand(),
+		a.backupItemsCommand(),
+		a.backupShowCommand(),
+		a.backupDiffCommand(),
+		a.backupDownloadCommand(),
+		a.backupVerifyCommand(),
+		a.backupDeleteCommand(),
+	)
+	cmd.Aliases = []string{"backups"}
+	return cmd
+}
+
+// bindLocation adds the flag that chooses a location.
+func bindLocation(flags *pflag.FlagSet, dst *string) {
+	flags.StringVar(dst, "storage-location", "", "`name` of the location (default: the default one)")
+}
+
+// backupObject is a backup of a location as an object of the API.
+func backupObject(e *archive.Entry, location string) *v1alpha1.Backup {
+	b := &v1alpha1.Backup{
+		TypeMeta:   metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: "Backup"},
+		ObjectMeta: metav1.ObjectMeta{Name: e.Name, UID: types.UID(e.UID)},
+	}
+	if e.Record == nil {
+		b.Spec.StorageLocation = location
+		b.Status.Phase = v1alpha1.PhaseFailed
+		b.Status.Message = "the commit record cannot be used"
+		if e.Err != nil {
+			b.Status.Message = oneLine(e.Err.Error())
+		}
+		return b
+	}
+	r := e.Record
+	b.Labels = r.Labels
+	b.CreationTimestamp = metav1.NewTime(r.Started)
+	b.Spec = r.Spec
+	b.Spec.StorageLocation = location
+	cluster := r.Cluster
+	b.Status = v1alpha1.BackupStatus{
+		Phase: r.Phase, Cluster: &cluster, Counts: r.Counts, Revision: r.Revision,
+		StartTime: timePointer(r.Started), CompletionTime: timePointer(r.Completed),
+		StoredBytes: r.StoredBytes(), Signed: r.SignedBy != "",
+	}
+	if at := e.ExpiresAt(); at != nil {
+		b.Status.Expiration = timePointer(*at)
+	}
+	if e.Deleting {
+		b.Status.Message = "it is being deleted"
+	}
+	return b
+}
+
+func timePointer(t time.Time) *metav1.Time {
+	if t.IsZero() {
+		return nil
+	}
+	m := metav1.NewTime(t)
+	return &m
+}
+
+// phaseColor makes phases stand out in tables.
+func phaseColor(phase string) term.Color {
+	switch v1alpha1.Phase(phase) {
+	case v1alpha1.PhaseCompleted:
+		return term.Green
+	case v1alpha1.PhasePartiallyFailed, v1alpha1.PhaseCancelled, v1alpha1.PhaseInProgress:
+		return term.Yellow
+	case v1alpha1.PhaseFailed:
+		return term.Red
+	}
+	return ""
+}
+
+// expiryText says when a backup may be removed.
+func expiryText(e *archive.Entry, now time.Time) string {
+	if e.Expiry != nil && e.Expiry.Hold {
+		return "held"
+	}
+	at := e.ExpiresAt()
+	switch {
+	case at == nil:
+		return "never"
+	case at.Before(now):
+		return "expired"
+	}
+	return "in " + term.Age(*at, now)
+}
+
+// countsText sums a backup up in words.
+func countsText(c v1alpha1.Counts) string {
+	text := fmt.Sprintf("%s objects, %s as JSON", term.Count(int64(c.Items)), term.Bytes(c.Bytes))
+	if c.Skipped > 0 {
+		text += fmt.Sprintf(", %s left out by rule", term.Count(int64(c.Skipped)))
+	}
+	if c.Warnings > 0 {
+		text += ", " + plural(c.Warnings, "warning")
+	}
+	if c.Errors > 0 {
+		text += ", " + plural(c.Errors, "error")
+	}
+	return text
+}

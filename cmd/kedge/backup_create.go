@@ -1,0 +1,259 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/uuid"
+
+	"kedge.dev/kedge/api/v1alpha1"
+	"kedge.dev/kedge/backup"
+	"kedge.dev/kedge/backup/archive"
+	"kedge.dev/kedge/internal/term"
+	"kedge.dev/kedge/plugins/selection"
+)
+
+// backupFlags are what "backup create" takes; most are bound to the API's spec.
+type backupFlags struct {
+	object  v1alpha1.Backup
+	binder  *binder
+	file    string
+	signKey string
+	tuning  tuningFlags
+	dryRun  bool
+	out     outputFlag
+}
+
+// tuningFlags say how hard a command works.
+type tuningFlags struct {
+	concurrency int
+	spoolDir    string
+}
+
+func (a *app) backupCreateCommand() *cobra.Command {
+	var f backupFlags
+	cmd := &cobra.Command{
+		Use:   "create [NAME]",
+		Short: "Back up the objects of a cluster",
+		Long: `Back up the objects of a cluster, all or those that flags select, as they are at one moment.
+
+Without a name the backup is called <cluster>-<time>. The exit code is 3 where some objects could not be taken: each is named in
+"kedge backup describe".`,
+		Example: `  # everything
+  kedge backup create nightly --ttl 30d
+
+  # two namespaces, with the cluster-scoped objects that they need
+  kedge backup create --include-namespaces shop,payments
+
+  # what is written in a file, but kept longer
+  kedge backup create nightly -f backup.yaml --ttl 90d
+
+  # which objects would it be?
+  kedge backup create --include-namespaces shop --dry-run`,
+		Args: argsBetween(0, "NAME"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := a.needLocal("create backup")
+			if err != nil {
+				return err
+			}
+			name := ""
+			if len(args) == 1 {
+				name = args[0]
+			}
+			return a.createBackup(cmd.Context(), c, name, &f)
+		},
+	}
+	flags := cmd.Flags()
+	f.out.bind(flags, formatTable, formatJSON, formatYAML, formatName)
+	f.binder = &binder{flags: flags}
+	f.binder.text(&f.object.Spec.StorageLocation, "storage-location", "name", "location that takes the backup (default: the default one)")
+	f.binder.duration(&f.object.Spec.TTL, "ttl", "how long the backup is kept: 72h, 30d, 12w (default: until it is deleted)")
+	f.binder.pairs(&f.object.Labels, "=", "labels", "key=value", "labels of the backup")
+	f.binder.list(&f.object.Spec.AlsoVersions, "also-versions", "served versions to archive beside the chosen one: ingresses.v1beta1.extensions")
+	flags.StringVarP(&f.file, "from-file", "f", "", "`file` with a Backup (YAML or JSON; - is stdin); flags are laid over it")
+	flags.BoolVar(&f.dryRun, "dry-run", false, "count what would be backed up, and write nothing")
+	flags.StringVar(&f.signKey, "sign-key-file", "", "`file` with an Ed25519 private key (PKCS #8 PEM) that signs the backup")
+	annotate(flags, groupKeys, "sign-key-file")
+	f.tuning.bind(cmd)
+	f.binder.group = groupSelection
+	bindSelection(f.binder, &f.object.Spec.Selection)
+	a.kube.bind(flags)
+	return cmd
+}
+
+func (t *tuningFlags) bind(cmd *cobra.Command) {
+	cmd.Flags().IntVar(&t.concurrency, "concurrency", 0, "most requests to the API server at once (default: it adapts)")
+	cmd.Flags().StringVar(&t.spoolDir, "spool-dir", "", "`folder` for temporary files, which are encrypted (default $TMPDIR)")
+}
+
+// completeBackup reads the file, lays the flags over it, and checks the result.
+func (a *app) completeBackup(f *backupFlags, name string) error {
+	if f.file != "" {
+		data, err := a.readInput(f.file)
+		if err != nil {
+			return usageError(fmt.Errorf("create backup: %w", err), "")
+		}
+		var object v1alpha1.Backup
+		if err := decodeStrict(f.file, data, &object); err != nil {
+			return usageError(fmt.Errorf("create backup: %w", err), "")
+		}
+		if err := checkKind(f.file, object.TypeMeta, "Backup"); err != nil {
+			return err
+		}
+		f.object = object
+		if err := f.binder.overlay(); err != nil {
+			return usageError(fmt.Errorf("create backup: %w", err), "")
+		}
+	}
+	if name != "" {
+		f.object.Name = name
+	}
+	if f.object.Name != "" {
+		if err := checkName("backup", f.object.Name); err != nil {
+			return usageError(fmt.Errorf("create backup: the name: %w", err), "")
+		}
+	}
+	if f.tuning.concurrency < 0 || f.tuning.concurrency > 1000 {
+		return usageError(fmt.Errorf("create backup: --concurrency: %d is not between 0 and 1000", f.tuning.concurrency), "")
+	}
+	if f.object.Spec.TTL.Duration < 0 {
+		return usageError(errors.New("create backup: spec.ttl: it is negative"), "")
+	}
+	if err := checkLabels(f.object.Labels); err != nil {
+		return usageError(fmt.Errorf("create backup: labels: %w", err), "")
+	}
+	if _, err := selection.Compile(f.object.Spec.Selection); err != nil {
+		return usageError(fmt.Errorf("create backup: %w", err), "")
+	}
+	return nil
+}
+
+func (a *app) createBackup(ctx context.Context, c *config, name string, f *backupFlags) error {
+	if err := a.completeBackup(f, name); err != nil {
+		return err
+	}
+	engine := &backup.Engine{
+		Version: version, Now: a.env.Now, Rand: rand.Reader,
+		Concurrency: f.tuning.concurrency, SpoolDir: f.tuning.spoolDir,
+	}
+	if f.signKey != "" {
+		signer, err := readSigner(f.signKey)
+		if err != nil {
+			return err
+		}
+		engine.Signer = signer
+	}
+	object, err := c.location(f.object.Spec.StorageLocation)
+	if err != nil {
+		return err
+	}
+	if object.Spec.ReadOnly && !f.dryRun {
+		return codeError(exitRefused, fmt.Errorf("create backup: location %s is read-only", object.Name), "name another with --storage-location")
+	}
+	client, cluster, err := a.cluster(f.tuning.concurrency)
+	if err != nil {
+		return err
+	}
+	engine.Kube = client
+	if f.object.Name == "" {
+		f.object.Name = generatedName(cluster, a.env.Now())
+	}
+	request := backup.Request{Name: f.object.Name, UID: string(uuid.NewUUID()), Labels: f.object.Labels, Spec: f.object.Spec, ClusterName: cluster}
+	request.Spec.StorageLocation = object.Name
+	if f.dryRun {
+		return a.previewBackup(ctx, engine, request, &f.out)
+	}
+	p, err := a.openPlace(ctx, c, object.Name)
+	if err != nil {
+		return err
+	}
+	if err := unusedName(ctx, p, request.Name); err != nil {
+		return err
+	}
+	engine.Location, engine.PublicKey = p.location, p.object.Spec.PublicKey
+	if p.object.Spec.ObjectLock && request.Spec.TTL.Duration > 0 {
+		request.RetainUntil = a.env.Now().Add(request.Spec.TTL.Duration)
+	}
+	return a.runBackup(ctx, engine, request, f, p)
+}
+
+// unusedName refuses a name that a backup has already: names are how people tell backups apart.
+func unusedName(ctx context.Context, p *place, name string) error {
+	_, err := p.location.Find(ctx, name)
+	var ambiguous *archive.AmbiguousError
+	switch {
+	case errors.Is(err, archive.ErrBackupNotFound):
+		return nil
+	case err == nil, errors.As(err, &ambiguous):
+		return usageError(fmt.Errorf("create backup %s: location %s holds a backup of that name already", name, p.object.Name), "choose another name, or none: it is then made of the cluster's name and the time")
+	}
+	return findError(name, p, err)
+}
+
+func (a *app) runBackup(ctx context.Context, engine *backup.Engine, request backup.Request, f *backupFlags, p *place) error {
+	start := a.env.Now()
+	bar := a.ui.Progress("backup "+request.Name, "objects")
+	engine.Events = backup.Events{
+		Progress: func(s backup.Progress) { bar.Set(backupState(s)) },
+		Remark: func(severity backup.Severity, r archive.Remark) {
+			if severity != backup.SeveritySkipped {
+				a.ui.Warn("%s", remarkText(r))
+			}
+		},
+	}
+	record, err := engine.Run(ctx, request)
+	bar.Done()
+	if err != nil {
+		return fmt.Errorf("create backup %s: %w", request.Name, err)
+	}
+	entry := archive.Entry{Name: record.Name, UID: record.UID, Record: record}
+	switch {
+	case f.out.structured():
+		err = a.printStructured(f.out.format, backupObject(&entry, p.object.Name))
+	case f.out.format == formatName:
+		a.printf("%s\n", record.Name)
+	default:
+		a.printf("Backup %s: %s, %s, %s stored in %s, took %s\n", record.Name, record.Phase, countsText(record.Counts), term.Bytes(record.StoredBytes()), p.store, term.Duration(a.env.Now().Sub(start)))
+	}
+	if err != nil {
+		return err
+	}
+	return phaseError(record.Phase, `"kedge backup describe `+record.Name+`" names what is missing`, a)
+}
+
+// phaseError turns the phase of a result into an exit code.
+func phaseError(phase v1alpha1.Phase, hint string, a *app) error {
+	switch phase {
+	case v1alpha1.PhaseCompleted:
+		return nil
+	case v1alpha1.PhasePartiallyFailed:
+		a.ui.Note("%s.", hint)
+		return silent(exitPartial)
+	case v1alpha1.PhaseCancelled:
+		return silent(exitCancelled)
+	}
+	a.ui.Note("%s.", hint)
+	return silent(exitFailed)
+}
+
+// readInput reads a file that a flag names; "-" is stdin.
+func (a *app) readInput(file string) ([]byte, error) {
+	if file == "-" {
+		return readSmall("stdin", a.env.Stdin)
+	}
+	return readSmallFile(file)
+}
+
+// checkKind refuses a file of another kind than the one asked for.
+func checkKind(file string, meta metav1.TypeMeta, kind string) error {
+	want := metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: kind}
+	if meta == want {
+		return nil
+	}
+	return usageError(fmt.Errorf("%s: it is %q of %q, not %q of %q", file, meta.Kind, meta.APIVersion, want.Kind, want.APIVersion),
+		fmt.Sprintf("begin the file with: apiVersion: %s, kind: %s", want.APIVersion, want.Kind))
+}

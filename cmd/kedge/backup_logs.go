@@ -1,0 +1,135 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"kedge.dev/kedge/internal/term"
+)
+
+func (a *app) backupLogsCommand() *cobra.Command {
+	var location, format string
+	cmd := &cobra.Command{
+		Use:     "logs NAME",
+		Aliases: []string{"log"},
+		Short:   "Print the log of a backup",
+		Args:    exactArgs("NAME"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := a.needLocal("print the log")
+			if err != nil {
+				return err
+			}
+			f, err := a.findBackup(cmd.Context(), c, location, args[0])
+			if err != nil {
+				return err
+			}
+			reader, err := a.read(cmd.Context(), f)
+			if err != nil {
+				return err
+			}
+			w, err := a.logWriter(format)
+			if err != nil {
+				return err
+			}
+			if err := reader.Log(cmd.Context(), w); err != nil {
+				return err
+			}
+			return w.Close()
+		},
+	}
+	bindLogFormat(cmd, &format)
+	bindLocation(cmd.Flags(), &location)
+	a.keys.bindIdentities(cmd.Flags())
+	return cmd
+}
+
+func bindLogFormat(cmd *cobra.Command, format *string) {
+	cmd.Flags().StringVarP(format, "output", "o", "text", "how to print: text, json (one object per line)")
+}
+
+// logWriter takes JSON lines and prints them to stdout as asked.
+func (a *app) logWriter(format string) (io.WriteCloser, error) {
+	switch format {
+	case "json":
+		return nopCloser{a.ui.Out}, nil
+	case "text":
+		return &logText{out: bufio.NewWriter(a.ui.Out)}, nil
+	}
+	return nil, usageError(fmt.Errorf("invalid argument %q for \"-o, --output\" flag: %q is not one of text, json", format, format), "")
+}
+
+type nopCloser struct{ io.Writer }
+
+func (nopCloser) Close() error { return nil }
+
+// logText turns JSON lines as log/slog writes them into text, line by line.
+type logText struct {
+	out  *bufio.Writer
+	rest []byte
+}
+
+// Write takes any piece of the log.
+func (l *logText) Write(p []byte) (int, error) {
+	l.rest = append(l.rest, p...)
+	for {
+		line, after, ok := bytes.Cut(l.rest, []byte("\n"))
+		if !ok {
+			return len(p), nil
+		}
+		if err := l.line(line); err != nil {
+			return 0, err
+		}
+		l.rest = append(l.rest[:0], after...)
+	}
+}
+
+// Close prints what is left.
+func (l *logText) Close() error {
+	if len(l.rest) > 0 {
+		if err := l.line(l.rest); err != nil {
+			return err
+		}
+	}
+	return outputError(l.out.Flush())
+}
+
+func (l *logText) line(line []byte) error {
+	if len(bytes.TrimSpace(line)) == 0 {
+		return nil
+	}
+	text := term.Clean(string(line))
+	var entry map[string]any
+	if err := json.Unmarshal(line, &entry); err == nil {
+		text = logLine(entry)
+	}
+	_, err := fmt.Fprintln(l.out, text)
+	return outputError(err)
+}
+
+// logLine writes the known keys first, then the others by name.
+func logLine(entry map[string]any) string {
+	text := ""
+	for _, key := range []string{"time", "level", "msg"} {
+		if value, ok := entry[key]; ok {
+			text += term.Clean(fmt.Sprint(value)) + " "
+		}
+		delete(entry, key)
+	}
+	for _, key := range slices.Sorted(maps.Keys(entry)) {
+		value := entry[key]
+		if _, plain := value.(string); !plain {
+			if data, err := json.Marshal(value); err == nil {
+				value = string(data)
+			}
+		}
+		text += term.Clean(fmt.Sprintf("%s=%v", key, value)) + " "
+	}
+	return text[:max(0, len(text)-1)]
+}

@@ -1,0 +1,73 @@
+package main
+
+import (
+	"context"
+
+	"kedge.dev/kedge/backup"
+	"kedge.dev/kedge/backup/archive"
+	"kedge.dev/kedge/internal/term"
+)
+
+// backupPreview is what "backup create --dry-run -o json" prints.
+type backupPreview struct {
+	Cluster   string          `json:"cluster"`
+	Version   string          `json:"version"`
+	Items     int             `json:"items"`
+	Bytes     int64           `json:"bytes"`
+	Resources []resourceCount `json:"resources"`
+	Report    archive.Report  `json:"report"`
+}
+
+// resourceCount is how much of one resource a backup would hold.
+type resourceCount struct {
+	Resource string `json:"resource"`
+	Version  string `json:"version"`
+	Items    int    `json:"items"`
+	Bytes    int64  `json:"bytes"`
+}
+
+// previewBackup counts what a backup would hold, and writes nothing.
+func (a *app) previewBackup(ctx context.Context, engine *backup.Engine, request backup.Request, out *outputFlag) error {
+	bar := a.ui.Progress("preview", "objects")
+	engine.Events.Progress = func(s backup.Progress) { bar.Set(backupState(s)) }
+	preview, err := engine.Preview(ctx, request)
+	bar.Done()
+	if err != nil {
+		return err
+	}
+	result := backupPreview{Cluster: preview.Cluster.Name, Version: preview.Cluster.Version, Resources: []resourceCount{}, Report: preview.Report}
+	table := term.Table{Columns: []term.Column{{Name: "RESOURCE"}, {Name: "VERSION"}, {Name: "OBJECTS", Right: true}, {Name: "SIZE", Right: true}}}
+	for _, r := range preview.Resources {
+		result.Items += r.Items
+		result.Bytes += r.Bytes
+		name := groupResource(r.Resource, r.Group)
+		result.Resources = append(result.Resources, resourceCount{Resource: name, Version: r.Version, Items: r.Items, Bytes: r.Bytes})
+		table.Add(name, r.Version, term.Count(int64(r.Items)), term.Bytes(r.Bytes))
+	}
+	switch {
+	case out.structured():
+		err = a.printStructured(out.format, result)
+	case out.format == formatName:
+		for _, r := range result.Resources {
+			a.printf("%s\n", r.Resource)
+		}
+	default:
+		err = a.printTable(&table, out.format, "Nothing is selected.")
+		a.printRemarks("Would be errors", preview.Report.Errors)
+		a.printRemarks("Warnings", preview.Report.Warnings)
+	}
+	if err != nil {
+		return err
+	}
+	a.ui.Note("%s, %s as JSON. Nothing was written (--dry-run).", plural(result.Items, "object"), term.Bytes(result.Bytes))
+	return phaseError(preview.Phase, "Some objects could not be taken", a)
+}
+
+// backupState is the engine's progress as the terminal shows it.
+func backupState(s backup.Progress) term.State {
+	state := term.State{Done: s.Items, Total: s.ItemsExpected, Bytes: s.Bytes, Doing: string(s.Stage)}
+	if s.Stage == backup.StageList && s.Resource != "" {
+		state.Doing = s.Resource
+	}
+	return state
+}

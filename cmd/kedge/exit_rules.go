@@ -1,0 +1,110 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"kedge.dev/kedge/backup"
+	"kedge.dev/kedge/backup/archive"
+	"kedge.dev/kedge/internal/kube"
+	"kedge.dev/kedge/plugins"
+	"kedge.dev/kedge/plugins/selection"
+)
+
+// rule recognizes errors of one kind: it gives their exit code and a remedy, or "" where their text has one already.
+type rule func(error) (code int, hint string, ok bool)
+
+// rules map the errors of the engines to exit codes. The first that recognizes an error decides.
+var rules = []rule{
+	damageRule,
+	is(archive.ErrBackupNotFound, exitNotFound, `"kedge backup get" lists the backups of a location`),
+	is(archive.ErrItemNotFound, exitNotFound, `"kedge backup items" lists what a backup holds`),
+	is(archive.ErrNotALocation, exitNotFound, `make it one with "kedge location create", or check bucket and prefix`),
+	is(archive.ErrInitialized, exitRefused, `register it with "kedge location add"`),
+	is(archive.ErrNoKey, exitRefused, "give the identity file with --age-identity-file or KEDGE_AGE_IDENTITY_FILE, or see that IAM lets you use the KMS key"),
+	is(archive.ErrKeyMismatch, exitRefused, "the bucket is not the one that was registered, or somebody replaced its key"),
+	is(archive.ErrSignature, exitRefused, "name the signer's public key with --trusted-key-file, and do not use the backup where that does not help"),
+	is(archive.ErrHeld, exitRefused, "add --force to delete it all the same"),
+	is(archive.ErrDeleting, exitRefused, "finish the deletion with: kedge backup delete"),
+	is(archive.ErrNewerFormat, exitRefused, "use a newer kedge"),
+	is(archive.ErrTooLarge, exitRefused, ""),
+	is(archive.ErrInvalid, exitUsage, ""),
+	ambiguousRule,
+	fieldRule,
+	statusRule,
+	is(kube.ErrUnreachable, exitUnreachable, "check the API server's address and the network; --kubeconfig and --context choose another cluster"),
+	is(kube.ErrRevisionGone, exitFailed, "try again; select less for one backup if it happens often"),
+	is(backup.ErrNothingRead, exitRefused, "\"kedge doctor\" checks what the account may read"),
+	storeRule,
+	is(plugins.ErrAccess, exitUnreachable, ""),
+	is(plugins.ErrConfig, exitUsage, ""),
+	is(plugins.ErrRetained, exitRefused, "wait until the retention ends"),
+	is(plugins.ErrUnsupported, exitUsage, ""),
+	is(context.DeadlineExceeded, exitUnreachable, ""),
+}
+
+func is(target error, code int, hint string) rule {
+	return func(err error) (int, string, bool) { return code, hint, errors.Is(err, target) }
+}
+
+// damageRule: what is in the bucket is not what was written.
+func damageRule(err error) (int, string, bool) {
+	var damage *archive.DamageError
+	if !errors.As(err, &damage) {
+		return 0, "", false
+	}
+	hint := damage.Remedy
+	if text := damage.Error(); hint == "" && strings.HasSuffix(text, ")") {
+		hint = text[strings.LastIndex(text, " (")+2 : len(text)-1]
+	}
+	return exitRefused, hint, true
+}
+
+func ambiguousRule(err error) (int, string, bool) {
+	var ambiguous *archive.AmbiguousError
+	return exitUsage, "", errors.As(err, &ambiguous)
+}
+
+// fieldRule: a selection that contradicts itself.
+func fieldRule(err error) (int, string, bool) {
+	var field *selection.FieldError
+	return exitUsage, "", errors.As(err, &field)
+}
+
+// statusRule: the API server answered, and what it said was no.
+func statusRule(err error) (int, string, bool) {
+	var status *kube.StatusError
+	if !errors.As(err, &status) {
+		return 0, "", false
+	}
+	switch status.Code {
+	case http.StatusUnauthorized:
+		return exitUnreachable, "the cluster did not accept the credentials of the kubeconfig; log in again, or choose another with --kubeconfig, --context or --user", true
+	case http.StatusForbidden:
+		return exitRefused, fmt.Sprintf("grant the account the right to %s this, or use another with --user or --context; \"kedge doctor\" lists what is missing", status.Method), true
+	case http.StatusServiceUnavailable, http.StatusTooManyRequests, http.StatusGatewayTimeout:
+		return exitUnreachable, "", true
+	}
+	return exitFailed, "", true
+}
+
+// storeRule: the store refused or failed; it knows the remedy.
+func storeRule(err error) (int, string, bool) {
+	var store *plugins.StoreError
+	if !errors.As(err, &store) {
+		return 0, "", false
+	}
+	code := exitUnreachable
+	switch {
+	case errors.Is(store, plugins.ErrNotFound):
+		code = exitNotFound
+	case errors.Is(store, plugins.ErrConfig), errors.Is(store, plugins.ErrUnsupported), errors.Is(store, plugins.ErrInvalidKey):
+		code = exitUsage
+	case errors.Is(store, plugins.ErrRetained), errors.Is(store, plugins.ErrExists):
+		code = exitRefused
+	}
+	return code, store.Remedy, true
+}

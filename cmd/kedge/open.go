@@ -1,0 +1,106 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"kedge.dev/kedge/api/v1alpha1"
+	"kedge.dev/kedge/backup/archive"
+	"kedge.dev/kedge/plugins"
+)
+
+// place is a configured location whose bucket is open.
+type place struct {
+	config   *config
+	object   *v1alpha1.BackupStorageLocation
+	store    plugins.ObjectStore
+	location *archive.Location
+}
+
+// openPlace opens the bucket of a configured location and checks that its key is the pinned one.
+func (a *app) openPlace(ctx context.Context, c *config, name string) (*place, error) {
+	object, err := c.location(name)
+	if err != nil {
+		return nil, err
+	}
+	store, err := a.openStore(ctx, &object.Spec, false)
+	if err != nil {
+		return nil, fmt.Errorf("open location %s: %w", object.Name, err)
+	}
+	location, err := archive.Open(ctx, store)
+	if err != nil {
+		return nil, fmt.Errorf("open location %s: %w", object.Name, err)
+	}
+	if pinned := object.Spec.PublicKey; pinned != "" && pinned != location.PublicKey() {
+		return nil, codeError(exitRefused, fmt.Errorf("open location %s: the bucket says that its key is %s, the configuration says %s", object.Name, location.PublicKey(), pinned),
+			"somebody replaced what is in the bucket, or it is another bucket; if that is meant, delete the location here and add it again")
+	}
+	return &place{config: c, object: object, store: store, location: location}, nil
+}
+
+// unlock opens the location's private key with the identities or the KMS key at hand.
+func (a *app) unlock(ctx context.Context, p *place) (*archive.Keys, error) {
+	identities, err := a.identities(p.config)
+	if err != nil {
+		return nil, err
+	}
+	wrappers, err := a.keyWrappers(ctx, &p.object.Spec)
+	if err != nil {
+		return nil, err
+	}
+	keys, err := p.location.Unlock(ctx, archive.UnlockOptions{Identities: identities, Wrappers: wrappers})
+	if err != nil {
+		return nil, fmt.Errorf("unlock location %s: %w", p.object.Name, err)
+	}
+	return keys, nil
+}
+
+// unlockIfPossible is unlock for commands that can do a part of their work without keys; it gives nil where there are none.
+func (a *app) unlockIfPossible(ctx context.Context, p *place) (*archive.Keys, error) {
+	keys, err := a.unlock(ctx, p)
+	if errors.Is(err, archive.ErrNoKey) {
+		return nil, nil
+	}
+	return keys, err
+}
+
+// found is a backup in an open location.
+type found struct {
+	*place
+	entry archive.Entry
+}
+
+// findBackup opens the location and finds a backup by name or uid.
+func (a *app) findBackup(ctx context.Context, c *config, location, name string) (*found, error) {
+	p, err := a.openPlace(ctx, c, location)
+	if err != nil {
+		return nil, err
+	}
+	entry, err := p.location.Find(ctx, name)
+	if err != nil {
+		return nil, findError(name, p, err)
+	}
+	return &found{place: p, entry: entry}, nil
+}
+
+// read opens a backup for reading its objects.
+func (a *app) read(ctx context.Context, f *found) (*archive.Reader, error) {
+	keys, err := a.unlock(ctx, f.place)
+	if err != nil {
+		return nil, err
+	}
+	trusted, err := a.keys.trusted(f.object.Spec.TrustedKeys)
+	if err != nil {
+		return nil, err
+	}
+	reader, err := f.location.OpenBackup(ctx, f.entry, keys, archive.ReadOptions{TrustedKeys: trusted, RequireSignature: a.keys.require})
+	if err != nil {
+		return nil, fmt.Errorf("open backup %s: %w", f.entry.Name, err)
+	}
+	return reader, nil
+}
+
+func findError(name string, p *place, err error) error {
+	return fmt.Errorf("find backup %s in location %s: %w", name, p.object.Name, err)
+}
