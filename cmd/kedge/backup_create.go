@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/spf13/cobra"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -138,7 +139,7 @@ func (a *app) createBackup(ctx context.Context, c *config, name string, f *backu
 	}
 	engine := &backup.Engine{
 		Version: version, Now: a.env.Now, Rand: rand.Reader,
-		Concurrency: f.tuning.concurrency, SpoolDir: f.tuning.spoolDir,
+		Concurrency: f.tuning.concurrency, SpoolDir: orElse(f.tuning.spoolDir, os.TempDir()),
 	}
 	if f.signKey != "" {
 		signer, err := readSigner(f.signKey)
@@ -191,7 +192,7 @@ func unusedName(ctx context.Context, p *place, name string) error {
 	case err == nil, errors.As(err, &ambiguous):
 		return usageError(fmt.Errorf("create backup %s: location %s holds a backup of that name already", name, p.object.Name), "choose another name, or none: it is then made of the cluster's name and the time")
 	}
-	return findError(name, p, err)
+	return err
 }
 
 func (a *app) runBackup(ctx context.Context, engine *backup.Engine, request backup.Request, f *backupFlags, p *place) error {
@@ -208,7 +209,7 @@ func (a *app) runBackup(ctx context.Context, engine *backup.Engine, request back
 	record, err := engine.Run(ctx, request)
 	bar.Done()
 	if err != nil {
-		return fmt.Errorf("create backup %s: %w", request.Name, err)
+		return err
 	}
 	entry := archive.Entry{Name: record.Name, UID: record.UID, Record: record}
 	switch {

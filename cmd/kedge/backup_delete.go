@@ -56,7 +56,7 @@ func (a *app) deleteBackups(ctx context.Context, p *place, names []string, yes, 
 	for _, name := range names {
 		e, err := p.location.Find(ctx, name)
 		if err != nil {
-			return findError(name, p, err)
+			return err
 		}
 		entries = append(entries, e)
 	}

@@ -58,7 +58,7 @@ func (a *app) listBackups(ctx context.Context, p *place, names []string, want la
 	for _, name := range names {
 		e, err := p.location.Find(ctx, name)
 		if err != nil {
-			return nil, findError(name, p, err)
+			return nil, err
 		}
 		entries = append(entries, e)
 	}

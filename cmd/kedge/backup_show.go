@@ -17,13 +17,13 @@ import (
 func (a *app) backupShowCommand() *cobra.Command {
 	var out outputFlag
 	var location, namespace string
-	var secrets bool
+	var view showFlags
 	cmd := &cobra.Command{
 		Use:   "show NAME RESOURCE [NAMESPACE/]OBJECT",
 		Short: "Print one object of a backup without restoring it",
 		Long: `Print one object of a backup as it was, without restoring it. Only the part of the archive that holds it is read.
 
-The values of Secrets are masked unless --show-secrets is given.`,
+The values of Secrets are masked unless --show-secrets is given; metadata.managedFields is left out unless --show-managed-fields is.`,
 		Example: `  kedge backup show nightly deployments.apps shop/cart
   kedge backup show nightly deploy cart -n shop
   kedge backup show nightly secret shop/db --show-secrets`,
@@ -45,16 +45,23 @@ The values of Secrets are masked unless --show-secrets is given.`,
 			if err != nil {
 				return err
 			}
-			return a.showItem(cmd.Context(), &out, reader, refs, secrets)
+			return a.showItem(cmd.Context(), &out, reader, refs, view)
 		},
 	}
 	out.bind(cmd.Flags(), formatYAML, formatJSON)
 	cmd.Flags().StringVarP(&namespace, "namespace", "n", "", "`namespace` of the object, instead of writing it before the name")
-	cmd.Flags().BoolVar(&secrets, "show-secrets", false, "print the values of Secrets")
+	cmd.Flags().BoolVar(&view.secrets, "show-secrets", false, "print the values of Secrets")
+	cmd.Flags().BoolVar(&view.managedFields, "show-managed-fields", false, "print metadata.managedFields")
 	bindLocation(cmd.Flags(), &location)
 	a.keys.bindIdentities(cmd.Flags())
 	a.keys.bindTrust(cmd.Flags())
 	return cmd
+}
+
+// showFlags say what of an object is printed.
+type showFlags struct {
+	secrets       bool
+	managedFields bool
 }
 
 // archivedRefs gives what a resource as typed ("deploy", "deployments.apps") and a name may stand for in a backup.
@@ -94,7 +101,7 @@ func archivedRefs(record *archive.Record, resource, name, namespace string) ([]p
 	return refs, nil
 }
 
-func (a *app) showItem(ctx context.Context, out *outputFlag, reader *archive.Reader, refs []plugins.Ref, secrets bool) error {
+func (a *app) showItem(ctx context.Context, out *outputFlag, reader *archive.Reader, refs []plugins.Ref, view showFlags) error {
 	var raw []byte
 	err := error(archive.ErrItemNotFound)
 	for _, ref := range refs {
@@ -112,8 +119,11 @@ func (a *app) showItem(ctx context.Context, out *outputFlag, reader *archive.Rea
 	if err != nil {
 		return err
 	}
-	if !secrets {
+	if !view.secrets {
 		maskSecret(object)
+	}
+	if metadata, ok := object["metadata"].(map[string]any); ok && !view.managedFields {
+		delete(metadata, "managedFields")
 	}
 	return a.printStructured(out.format, object)
 }

@@ -114,8 +114,12 @@ func (a *app) printVerification(v *verification) {
 		}
 		a.printf("%s: %s\n", term.Clean(place), term.Clean(p.Message))
 	}
+	if v.OK && v.Deep {
+		a.printf("Backup %s is good (deep check of %s, %s; %s)\n", v.Backup, plural(v.Items, "object"), term.Bytes(v.Bytes), signed)
+		return
+	}
 	if v.OK {
-		a.printf("Backup %s is good (%s check, %s, %s, %s)\n", v.Backup, kind, plural(v.Items, "object"), term.Bytes(v.Bytes), signed)
+		a.printf("Backup %s looks good (quick check; %s)\n", v.Backup, signed)
 		return
 	}
 	a.printf("Backup %s is DAMAGED (%s check)\n", v.Backup, kind)

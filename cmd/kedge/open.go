@@ -79,7 +79,7 @@ func (a *app) findBackup(ctx context.Context, c *config, location, name string) 
 	}
 	entry, err := p.location.Find(ctx, name)
 	if err != nil {
-		return nil, findError(name, p, err)
+		return nil, err
 	}
 	return &found{place: p, entry: entry}, nil
 }
@@ -99,8 +99,4 @@ func (a *app) read(ctx context.Context, f *found) (*archive.Reader, error) {
 		return nil, fmt.Errorf("open backup %s: %w", f.entry.Name, err)
 	}
 	return reader, nil
-}
-
-func findError(name string, p *place, err error) error {
-	return fmt.Errorf("find backup %s in location %s: %w", name, p.object.Name, err)
 }
