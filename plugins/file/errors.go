@@ -32,7 +32,7 @@ func (s *Store) fail(op, key string, err error) error {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, plugins.ErrInvalidKey):
 	case errors.Is(err, errNoLinks):
 		e.Remedy = "keep the location on a file system with hard links, which is how an object is created at most once"
-	case op == "open" && gone(err):
+	case op == "open" && !errors.Is(err, fs.ErrPermission):
 		e.Err = fmt.Errorf("%w: %w", plugins.ErrConfig, err)
 		e.Remedy = "name a folder that exists, or create it"
 	case gone(err) && (op == "get" || op == "stat"):

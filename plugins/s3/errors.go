@@ -244,6 +244,9 @@ func notFound(err error) bool {
 	switch code(err) {
 	case "NoSuchKey", "NoSuchVersion", "NotFound":
 		return true
+	case "InvalidArgument":
+		// What some services call a version that was there when it was listed.
+		return strings.Contains(strings.ToLower(apiMessage(err)), "version id")
 	}
 	return false
 }
