@@ -1,0 +1,97 @@
+package main
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"kedge.dev/kedge/test/testbed"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"kedge": main})
+}
+
+// TestScripts runs the scripts that need no cluster.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{Dir: "testdata", Setup: quietHome, Cmds: scriptCommands, RequireExplicitExec: true})
+}
+
+// TestClusterScripts runs the scripts that work on a real API server, each in an order of its own and with names of its own.
+func TestClusterScripts(t *testing.T) {
+	cluster := testbed.SharedCluster(t, "1.36.3")
+	kubeconfig, err := cluster.Kubeconfig(cluster.Kedge(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	commands := map[string]func(*testscript.TestScript, bool, []string){
+		// apply FILE creates what the file holds in the cluster.
+		"apply": func(ts *testscript.TestScript, _ bool, args []string) {
+			for _, file := range args {
+				if err := cluster.ApplyYAML(t.Context(), ts.ReadFile(file)); err != nil {
+					ts.Fatalf("apply %s: %v", file, err)
+				}
+			}
+		},
+	}
+	for name, command := range scriptCommands {
+		commands[name] = command
+	}
+	testscript.Run(t, testscript.Params{
+		Dir: filepath.Join("testdata", "cluster"), Cmds: commands, RequireExplicitExec: true,
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("KUBECONFIG", kubeconfig)
+			return quietHome(env)
+		},
+	})
+}
+
+// quietHome gives a script a home of its own, so that nothing of the machine's is read or changed.
+func quietHome(env *testscript.Env) error {
+	env.Setenv("HOME", env.WorkDir)
+	env.Setenv("KEDGE_CONFIG", filepath.Join(env.WorkDir, "config.yaml"))
+	env.Setenv("KEDGE_STATE_DIR", filepath.Join(env.WorkDir, "state"))
+	env.Setenv("AWS_EC2_METADATA_DISABLED", "true")
+	env.Setenv("TMPDIR", filepath.Join(env.WorkDir, ".tmp"))
+	return os.MkdirAll(filepath.Join(env.WorkDir, ".tmp"), 0o700)
+}
+
+// scriptCommands are what scripts can do beyond what testscript brings.
+var scriptCommands = map[string]func(*testscript.TestScript, bool, []string){
+	// exits CODE PROGRAM ARGS… runs a program and expects its exit code.
+	"exits": func(ts *testscript.TestScript, neg bool, args []string) {
+		if neg || len(args) < 2 {
+			ts.Fatalf("usage: exits CODE PROGRAM [ARG…]")
+		}
+		want, err := strconv.Atoi(args[0])
+		if err != nil {
+			ts.Fatalf("exits: %v", err)
+		}
+		got := 0
+		err = ts.Exec(args[1], args[2:]...)
+		var failed *exec.ExitError
+		if errors.As(err, &failed) {
+			got = failed.ExitCode()
+		} else if err != nil {
+			ts.Fatalf("exits: %v", err)
+		}
+		if got != want {
+			ts.Fatalf("exit code %d, want %d", got, want)
+		}
+	},
+	// mode OCTAL FILE expects the permissions of a file.
+	"mode": func(ts *testscript.TestScript, _ bool, args []string) {
+		info, err := os.Stat(ts.MkAbs(args[1]))
+		if err != nil {
+			ts.Fatalf("mode: %v", err)
+		}
+		if got := strconv.FormatUint(uint64(info.Mode().Perm()), 8); got != args[0] {
+			ts.Fatalf("%s has mode %s, want %s", args[1], got, args[0])
+		}
+	},
+}
