@@ -63,6 +63,10 @@ type ApplyOptions struct {
 	Namespace string
 	// Create chooses the objects that are POSTed, as clients do that know no server-side apply. Nil chooses none.
 	Create func(*unstructured.Unstructured) bool
+	// MakeNamespaces makes the namespaces that objects name and nobody else makes.
+	MakeNamespaces bool
+	// BeforeLast is called before what may refuse or hide others is sent. Nil does nothing.
+	BeforeLast func(context.Context) error
 }
 
 // Outcome is what became of one object.
@@ -116,7 +120,7 @@ func (c *Cluster) Apply(ctx context.Context, objects []*unstructured.Unstructure
 			}
 		}
 	}
-	if err := c.readyNamespaces(ctx, waves[2], opts.Namespace); err != nil {
+	if err := c.readyNamespaces(ctx, waves[2], opts); err != nil {
 		return outcomes, err
 	}
 	rest := c.sendAll(ctx, waves[2], opts)
@@ -126,6 +130,11 @@ func (c *Cluster) Apply(ctx context.Context, objects []*unstructured.Unstructure
 		}
 	}
 	outcomes = append(outcomes, rest...)
+	if opts.BeforeLast != nil {
+		if err := opts.BeforeLast(ctx); err != nil {
+			return outcomes, err
+		}
+	}
 	return append(outcomes, c.sendAll(ctx, waves[3], opts)...), ctx.Err()
 }
 
@@ -194,8 +203,8 @@ var (
 
 // readyNamespaces waits until the namespaces that objects live in have their default service account, without which pods are refused.
 // Where no controllers run it makes them.
-func (c *Cluster) readyNamespaces(ctx context.Context, objects []*unstructured.Unstructured, fallback string) error {
-	names := []string{fallback}
+func (c *Cluster) readyNamespaces(ctx context.Context, objects []*unstructured.Unstructured, opts ApplyOptions) error {
+	names := []string{opts.Namespace}
 	for _, obj := range objects {
 		names = append(names, obj.GetNamespace())
 	}
@@ -203,6 +212,9 @@ func (c *Cluster) readyNamespaces(ctx context.Context, objects []*unstructured.U
 	for _, name := range slices.Compact(names) {
 		if name == "" {
 			continue
+		}
+		if opts.MakeNamespaces {
+			_ = c.makeNamespace(ctx, name) // a name that is refused is refused for the objects too
 		}
 		if _, err := c.api.dynamic.Resource(namespaces).Get(ctx, name, metav1.GetOptions{}); err != nil {
 			continue // the objects' refusals will say so
