@@ -13,6 +13,9 @@ import (
 // ageChunk is what age encrypts and authenticates at a time; reading one byte of it means reading all of it.
 const ageChunk = 64 << 10
 
+// windowSize is how far back a compressor looks. Each holds that much of memory.
+const windowSize = 1 << 20
+
 // Padding is a zstd skippable frame, which every zstd tool passes over.
 const (
 	skippableMagic  = 0x184D2A50
@@ -21,11 +24,11 @@ const (
 )
 
 // padding says how many bytes to put before a frame of size at offset, so that a reader of the frame alone does not
-// fetch one chunk more than the frame's size needs. Wasting more than a quarter of the frame is not worth it.
+// fetch one chunk more than the frame's size needs. Wasting more than the frame itself is not worth it.
 func padding(offset, size int64) int64 {
 	in := offset % ageChunk
 	pad := ageChunk - in
-	if in == 0 || pad < skippableHeader || pad > size/paddingShare {
+	if in == 0 || pad < skippableHeader || pad > size {
 		return 0
 	}
 	if (in+size+ageChunk-1)/ageChunk <= (size+ageChunk-1)/ageChunk {
@@ -33,8 +36,6 @@ func padding(offset, size int64) int64 {
 	}
 	return pad
 }
-
-const paddingShare = 4
 
 // skippable is a skippable frame of n bytes in all, its content zeros.
 func skippable(n int64) []byte {
@@ -53,7 +54,7 @@ func newEncoder(level int) (*zstd.Encoder, error) {
 	enc, err := zstd.NewWriter(nil,
 		zstd.WithEncoderLevel(speed),
 		zstd.WithEncoderConcurrency(1),
-		zstd.WithWindowSize(2<<20),
+		zstd.WithWindowSize(windowSize),
 		zstd.WithLowerEncoderMem(true),
 		zstd.WithZeroFrames(true),
 	)
@@ -111,10 +112,9 @@ func hexSum(b []byte) string {
 
 // compressor is one worker of a Writer.
 type compressor struct {
-	w       *Writer
-	enc     *zstd.Encoder
-	out     []byte
-	scratch []byte
+	w   *Writer
+	enc *zstd.Encoder
+	out []byte
 }
 
 // job is a frame on its way to a compressor.
@@ -152,12 +152,12 @@ func (c *compressor) pack(j job) error {
 	var err error
 	c.out = c.enc.EncodeAll(j.pending.items, c.out[:0])
 	p.frame.RawSize, p.frame.Size, p.frame.SHA256 = int64(len(j.pending.items)), int64(len(c.out)), hexSum(c.out)
-	if p.items, c.scratch, err = c.w.spool.put(c.scratch, c.out); err != nil {
+	if p.items, c.out, err = c.w.spool.put(c.out); err != nil {
 		return err
 	}
 	c.out = c.enc.EncodeAll(j.pending.rows, c.out[:0])
 	p.frame.IndexRawSize, p.frame.Index.Size, p.frame.Index.SHA256 = int64(len(j.pending.rows)), int64(len(c.out)), hexSum(c.out)
-	if p.rows, c.scratch, err = c.w.spool.put(c.scratch, c.out); err != nil {
+	if p.rows, c.out, err = c.w.spool.put(c.out); err != nil {
 		return err
 	}
 	c.w.release(j.pending)

@@ -49,8 +49,9 @@ const (
 )
 
 // Where frames are cut. A frame ends before the item that would take it over frameTarget, and at a change of
-// namespace once it holds frameSoft.
+// namespace once it holds frameSoft. Larger frames cost memory; smaller ones make a restore of one namespace read more
+// than it needs, because each frame and each shard ends somewhere within a chunk of age's.
 const (
 	frameTarget = 2 << 20
-	frameSoft   = 1 << 20
+	frameSoft   = 3 << 19
 )

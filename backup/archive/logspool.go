@@ -50,7 +50,7 @@ func (l *logSpool) add(ctx context.Context, level slog.Level, msg string, attrs 
 }
 
 func (l *logSpool) flush() error {
-	b, _, err := l.spool.put(nil, l.enc.EncodeAll(l.lines.Bytes(), nil))
+	b, _, err := l.spool.put(l.enc.EncodeAll(l.lines.Bytes(), nil))
 	l.lines.Reset()
 	l.parts = append(l.parts, part{blob: b})
 	return err

@@ -54,18 +54,18 @@ type extents []extent
 
 var errNotFetched = errors.New("read outside of what was fetched")
 
-// ReadAt implements io.ReaderAt.
+// ReadAt implements io.ReaderAt. Extents may overlap; the one that has most of what is asked for answers.
 func (x extents) ReadAt(p []byte, off int64) (int, error) {
+	var best []byte
 	for _, e := range x {
-		if off >= e.offset && off < e.end() {
-			n := copy(p, e.bytes[off-e.offset:])
-			if n < len(p) {
-				return n, errNotFetched
-			}
-			return n, nil
+		if off >= e.offset && off < e.end() && e.end()-off > int64(len(best)) {
+			best = e.bytes[off-e.offset:]
 		}
 	}
-	return 0, errNotFetched
+	if n := copy(p, best); n < len(p) {
+		return n, errNotFetched
+	}
+	return len(p), nil
 }
 
 // errShort means that a file ends before its record says.

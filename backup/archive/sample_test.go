@@ -241,3 +241,29 @@ func readEverything(ctx context.Context, r *archive.Reader) (map[plugins.Ref]sam
 	}
 	return out, r.Log(ctx, io.Discard)
 }
+
+// watched fills like fill and calls watch again and again.
+func (s *sample) watched(watch func()) func(context.Context, *archive.Writer) (*archive.Summary, error) {
+	return func(ctx context.Context, w *archive.Writer) (*archive.Summary, error) {
+		group, groupCtx := errgroup.WithContext(ctx)
+		group.SetLimit(4)
+		for i, sec := range s.sections {
+			group.Go(func() error {
+				out, err := w.Section(sec.opts)
+				if err != nil {
+					return err
+				}
+				for j, item := range sec.items {
+					if i == 0 && j%200 == 0 {
+						watch()
+					}
+					if err := out.Add(groupCtx, item.row, item.raw); err != nil {
+						return err
+					}
+				}
+				return out.Close(groupCtx)
+			})
+		}
+		return &archive.Summary{Phase: v1alpha1.PhaseCompleted, Started: testNow}, group.Wait()
+	}
+}

@@ -49,6 +49,22 @@ type pending struct {
 	frame Frame
 }
 
+// grow makes room for n more bytes, in few steps and never far beyond a frame's size: these buffers are most of the
+// writer's memory.
+func grow(b []byte, n int) []byte {
+	need := len(b) + n
+	if need <= cap(b) {
+		return b
+	}
+	for _, size := range []int{32 << 10, 128 << 10, 512 << 10, frameTarget + 4*tarBlock} {
+		if need <= size {
+			need = size
+			break
+		}
+	}
+	return append(make([]byte, 0, need), b...)
+}
+
 // spooledItem is an item of an unsorted section: its row's line and its JSON, one after the other in the spool.
 type spooledItem struct {
 	key  string
@@ -95,15 +111,16 @@ func (s *Section) Add(ctx context.Context, row Row, raw []byte) error {
 
 // keep spools an item until Close.
 func (s *Section) keep(row *Row, raw []byte) error {
-	line := appendRow(s.key[:0], row)
-	s.key = line
-	b, scratch, err := s.w.spool.put(s.scratch, line, raw)
-	if err != nil {
+	s.scratch = appendRow(s.scratch[:0], row)
+	line := len(s.scratch)
+	s.scratch = append(s.scratch, raw...)
+	var b blob
+	var err error
+	if b, s.scratch, err = s.w.spool.put(s.scratch); err != nil {
 		return err
 	}
-	s.scratch = scratch
 	s.namespace = row.Namespace
-	s.spooled = append(s.spooled, spooledItem{key: row.Key(), row: len(line), blob: b})
+	s.spooled = append(s.spooled, spooledItem{key: row.Key(), row: line, blob: b})
 	return nil
 }
 
@@ -129,12 +146,12 @@ func (s *Section) place(ctx context.Context, row *Row, raw []byte) error {
 	}
 	p := s.pending
 	s.path = appendPath(s.path[:0], &row.Ref)
-	items, err := appendItem(p.items, s.path, raw)
+	items, err := appendItem(grow(p.items, len(raw)+4*tarBlock), s.path, raw)
 	if err != nil {
 		return err
 	}
 	p.items = items
-	p.rows = appendRow(p.rows, row)
+	p.rows = appendRow(grow(p.rows, 4<<10), row)
 	p.frame.Items++
 	p.frame.Bytes += row.Size
 	if row.Namespace != "" && (p.frame.Namespaces == 0 || row.Namespace != s.namespace) {

@@ -60,14 +60,11 @@ func (s *spool) nonce(dst *[12]byte, offset int64) []byte {
 	return dst[:]
 }
 
-// put appends the concatenation of parts. It returns scratch, perhaps grown, for the next call.
-func (s *spool) put(scratch []byte, parts ...[]byte) (blob, []byte, error) {
-	plain := scratch[:0]
-	for _, p := range parts {
-		plain = append(plain, p...)
-	}
+// put appends a blob. It encrypts in place: what plain held is gone, and its memory comes back for the next call.
+func (s *spool) put(plain []byte) (blob, []byte, error) {
 	b := blob{size: int32(len(plain))}
-	b.offset = s.end.Add(int64(len(plain)+s.aead.Overhead())) - int64(len(plain)+s.aead.Overhead())
+	n := int64(len(plain) + s.aead.Overhead())
+	b.offset = s.end.Add(n) - n
 	var nonce [12]byte
 	sealed := s.aead.Seal(plain[:0], s.nonce(&nonce, b.offset), plain, nil)
 	if _, err := s.file.WriteAt(sealed, b.offset); err != nil {

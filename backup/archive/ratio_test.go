@@ -1,0 +1,73 @@
+package archive_test
+
+import (
+	"runtime"
+	"testing"
+
+	"kedge.dev/kedge/backup/archive"
+	"kedge.dev/kedge/plugins"
+)
+
+func nothing(plugins.Ref, []byte) error { return nil }
+
+// TestNamespaceReads restores one namespace of a large archive and counts the bytes that the store hands out: at most one
+// and a half times its frames and their shards.
+func TestNamespaceReads(t *testing.T) {
+	store := newMemory()
+	l, keys := location(t, store)
+	s := mixed(30000)
+	write(t, l, writeOptions(t, "large", "uid"), s)
+	for _, namespace := range []string{"team-000", "team-017", "team-049"} {
+		r := open(t, l, keys, "large")
+		store.read = 0
+		var asked int64
+		frames, rows := map[int]bool{}, 0
+		err := r.Rows(t.Context(), func(f *archive.Frame) bool { return f.MayHold(namespace) }, func(frame int, row archive.Row) error {
+			if row.Namespace == namespace {
+				rows++
+				frames[frame] = true
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range frames {
+			f := r.Record().Frames[i]
+			asked += f.Size + f.Index.Size
+			if err := r.Items(t.Context(), i, nothing); err != nil {
+				t.Fatal(err)
+			}
+		}
+		ratio := float64(store.read) / float64(asked)
+		t.Logf("%s: %d objects in %d frames of %d: %d bytes of frames and shards, %d read: %.2f", namespace, rows, len(frames), len(r.Record().Frames), asked, store.read, ratio)
+		if rows != 600 || ratio > 1.5 {
+			t.Errorf("%s: %d objects, ratio %.2f", namespace, rows, ratio)
+		}
+	}
+}
+
+// TestWriteMemory bounds what the writer itself holds while it archives far more than that, with four compressors and
+// four sections being filled at once.
+func TestWriteMemory(t *testing.T) {
+	l, _ := location(t, newMemory())
+	s := mixed(20000)
+	runtime.GC()
+	var before, peak runtime.MemStats
+	runtime.ReadMemStats(&before)
+	opts := writeOptions(t, "memory", "uid")
+	opts.Concurrency = 4
+	most := uint64(0)
+	watch := func() {
+		runtime.GC()
+		runtime.ReadMemStats(&peak)
+		most = max(most, peak.HeapAlloc-min(before.HeapAlloc, peak.HeapAlloc))
+	}
+	if _, err := l.Write(t.Context(), opts, s.watched(watch)); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d MB archived with at most %d MB more on the heap", s.size()>>20, most>>20)
+	if most > 40<<20 {
+		t.Errorf("the heap grew by %d MB", most>>20)
+	}
+}
