@@ -2,6 +2,7 @@
 package backup
 
 import (
+	"cmp"
 	"context"
 	"crypto"
 	"errors"
@@ -19,7 +20,7 @@ import (
 // ErrNothingRead means that not one selected resource could be listed; nothing was written.
 var ErrNothingRead = errors.New("no resource could be read")
 
-// Engine makes backups of one cluster into one location. Kube, Location, Now and Rand are needed; the rest has defaults.
+// Engine makes backups of one cluster into one location. Kube, Location, SpoolDir, Now and Rand are needed; the rest has defaults.
 type Engine struct {
 	Kube     *kube.Client
 	Location *archive.Location
@@ -31,8 +32,8 @@ type Engine struct {
 	Concurrency int
 	// PageSize is the number of objects asked for at a time; 0 means kube.DefaultPageSize.
 	PageSize int64
-	SpoolDir string // for what is waiting to be written, encrypted; "" means the system's folder for temporary files
-	Level    int    // of compression; 0 means the archive's default
+	SpoolDir string // a folder for what is waiting to be written; what is put there is encrypted
+	Level    int    // of zstd; 0 means 1, which is 2 % larger than the usual 3 and takes two thirds of its time
 
 	Signer    crypto.Signer // Ed25519; nil leaves the backup unsigned
 	PublicKey string        // "age1…" that the location must have; "" accepts the location's own
@@ -80,6 +81,9 @@ type Request struct {
 	RetainUntil time.Time
 }
 
+// defaultLevel is zstd's fastest.
+const defaultLevel = 1
+
 // Run makes the backup. With an error nothing was written that looks like a backup; else the record is sealed, and its phase says
 // whether all that was selected is in it (PhaseCompleted) or the report names what is not (PhasePartiallyFailed).
 func (e *Engine) Run(ctx context.Context, req Request) (*archive.Record, error) {
@@ -90,7 +94,7 @@ func (e *Engine) Run(ctx context.Context, req Request) (*archive.Record, error) 
 	}
 	opts := archive.WriteOptions{
 		Name: req.Name, UID: req.UID, PublicKey: e.PublicKey, Signer: e.Signer, RetainUntil: req.RetainUntil,
-		SpoolDir: e.SpoolDir, Level: e.Level, Kedge: e.Version, Now: e.Now, Rand: e.Rand,
+		SpoolDir: e.SpoolDir, Level: cmp.Or(e.Level, defaultLevel), Kedge: e.Version, Now: e.Now, Rand: e.Rand,
 	}
 	record, err := e.Location.Write(ctx, opts, func(ctx context.Context, w *archive.Writer) (*archive.Summary, error) {
 		result, err := p.read(ctx, &writerSink{w})

@@ -117,7 +117,7 @@ func newTransport(cfg *rest.Config, opts Options) (http.RoundTripper, error) {
 	}
 	rt := &http.Transport{
 		Proxy:                 proxy,
-		DialContext:           dial,
+		DialContext:           buffered(dial),
 		TLSClientConfig:       tlsConfig,
 		TLSHandshakeTimeout:   10 * time.Second,
 		TLSNextProto:          map[string]func(string, *tls.Conn) http.RoundTripper{},
