@@ -86,6 +86,18 @@ var (
 	ErrConfig = errors.New("location is misconfigured")
 )
 
+// Permanent says whether err is one that a later attempt would meet again, which is so of all that wrap a sentinel of this package.
+func Permanent(err error) bool {
+	for _, sentinel := range []error{
+		ErrNotFound, ErrExists, ErrRange, ErrRetained, ErrInvalidKey, ErrUnsupported, ErrAccess, ErrConfig,
+	} {
+		if errors.Is(err, sentinel) {
+			return true
+		}
+	}
+	return false
+}
+
 // StoreError is a refusal or failure of a store, with what its reader can do about it.
 type StoreError struct {
 	Op     string // "put", "get", "stat", "list", "delete", "open"

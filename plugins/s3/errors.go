@@ -64,7 +64,7 @@ func (s *Store) fail(ctx context.Context, op, key string, err error) error {
 		e.Remedy = lockRemedy
 	case errors.Is(err, errChanged):
 		e.Remedy = "read it again"
-	case isSentinel(err):
+	case plugins.Permanent(err):
 	case errors.As(err, &page):
 		e.Err = fmt.Errorf("%w: %w", plugins.ErrConfig, err)
 		e.Remedy = "set the endpoint to the S3 API's address, not to its console's or a proxy's"
@@ -72,17 +72,6 @@ func (s *Store) fail(ctx context.Context, op, key string, err error) error {
 		s.diagnose(e, err)
 	}
 	return e
-}
-
-func isSentinel(err error) bool {
-	for _, sentinel := range []error{
-		plugins.ErrNotFound, plugins.ErrExists, plugins.ErrRange, plugins.ErrInvalidKey, plugins.ErrUnsupported, plugins.ErrAccess, plugins.ErrConfig,
-	} {
-		if errors.Is(err, sentinel) {
-			return true
-		}
-	}
-	return false
 }
 
 // diagnose explains what S3, the network or the credentials' source said.

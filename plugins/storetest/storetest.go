@@ -18,6 +18,8 @@ type Config struct {
 	Retention bool
 	// Durable stores keep objects across two opens; Reopen opens a fresh store on the same objects. Nil leaves these tests out.
 	Reopen func(t *testing.T, store plugins.ObjectStore) plugins.ObjectStore
+	// LongestKey is how many bytes a key may have, where a decorator takes some of them. Zero means plugins.MaxKeyBytes.
+	LongestKey int
 	// ManyKeys is how many objects the test of paging makes: more than one page of the store. Zero means 1100.
 	ManyKeys int
 	// Large is the size in bytes of the object that must not be held in memory. Zero means 64 MiB.
@@ -29,6 +31,9 @@ type Config struct {
 // Run runs the suite. open returns a new, empty store for each test.
 func Run(t *testing.T, open func(t *testing.T) plugins.ObjectStore, cfg Config) {
 	t.Helper()
+	if cfg.LongestKey == 0 {
+		cfg.LongestKey = plugins.MaxKeyBytes
+	}
 	if cfg.ManyKeys == 0 {
 		cfg.ManyKeys = 1100
 	}
