@@ -42,6 +42,14 @@ func policyBindingFromAlpha(c *conversion) {
 	if has(c.obj, "spec") && empty(spec["validationActions"]) {
 		spec["validationActions"] = []any{"Deny"}
 	}
+	denyWithoutParameters(c)
+}
+
+// denyWithoutParameters writes out the alphas' default for parameters that are not found; later versions ask for it.
+func denyWithoutParameters(c *conversion) {
+	if spec := c.spec(); has(spec, "paramRef") {
+		fill(child(spec, "paramRef"), "parameterNotFoundAction", "Deny")
+	}
 }
 
 const rbacGroup = "rbac.authorization.k8s.io"

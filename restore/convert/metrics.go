@@ -19,6 +19,7 @@ func legacyMetricUp(metric map[string]any) {
 		case "external":
 			namedUp(source, "metricSelector", targetOf(source, "Value", map[string]string{"targetValue": "value", "targetAverageValue": "averageValue"}))
 		case "pods":
+			fill(source, "targetAverageValue", "0") // what the old version read where it was left out
 			namedUp(source, "selector", targetOf(source, "AverageValue", map[string]string{"targetAverageValue": "averageValue"}))
 		default:
 			target := targetOf(source, "Utilization", map[string]string{"targetAverageUtilization": "averageUtilization", "targetAverageValue": "averageValue"})
@@ -60,9 +61,8 @@ func namedUp(source map[string]any, selector string, target map[string]any) {
 func objectUp(source map[string]any, reference, value string) {
 	described, target := child(source, reference), map[string]any{"type": "Value"}
 	delete(source, reference)
-	if v := source[value]; v != nil {
-		target["value"] = v
-	}
+	fill(source, value, "0")
+	target["value"] = source[value]
 	if v := source["averageValue"]; v != nil {
 		target["averageValue"], target["type"] = v, "AverageValue"
 		// The old field could not be left out; a zero beside an average is no value, and v2 refuses it.

@@ -138,7 +138,7 @@ func admission() []family {
 		kind("ValidatingAdmissionPolicy", alike(group+"v1", group+"v1beta1", group+"v1alpha1")),
 		kind("ValidatingAdmissionPolicyBinding", alike(group+"v1", group+"v1beta1"), with(group+"v1alpha1", policyBindingFromAlpha, same)),
 		kind("MutatingAdmissionPolicy", alike(group+"v1", group+"v1beta1", group+"v1alpha1")),
-		kind("MutatingAdmissionPolicyBinding", alike(group+"v1", group+"v1beta1", group+"v1alpha1")),
+		kind("MutatingAdmissionPolicyBinding", alike(group+"v1", group+"v1beta1"), with(group+"v1alpha1", denyWithoutParameters, same)),
 		kind("CustomResourceDefinition", alike("apiextensions.k8s.io/v1"), with("apiextensions.k8s.io/v1beta1", definitionUp, nil)),
 		kind("APIService", alike("apiregistration.k8s.io/v1", "apiregistration.k8s.io/v1beta1")),
 	}

@@ -58,11 +58,12 @@ func statefulSetFromAppsBeta1(c *conversion) {
 // selector, which later versions ask for, and the object's own labels.
 func selectByTemplate(c *conversion) {
 	spec := c.spec()
-	labels := child(child(child(spec, "template"), "metadata"), "labels")
-	if len(labels) == 0 {
+	meta := child(child(spec, "template"), "metadata")
+	if !has(meta, "labels") {
 		return
 	}
-	if spec["selector"] == nil && has(c.obj, "spec") {
+	labels := child(meta, "labels")
+	if spec["selector"] == nil {
 		spec["selector"] = map[string]any{"matchLabels": copyOf(labels)}
 	}
 	if meta := ensure(c.obj, "metadata"); empty(meta["labels"]) {
