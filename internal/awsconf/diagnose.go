@@ -35,6 +35,18 @@ type Diagnosis struct {
 	Remedy string // one sentence in the imperative, or empty
 }
 
+// As is err in the words of the diagnosis.
+func (d Diagnosis) As(err error) error { return &told{d.Detail, err} }
+
+// told is an error of the SDK without the SDK's many words.
+type told struct {
+	text string
+	err  error
+}
+
+func (e *told) Error() string { return e.text }
+func (e *told) Unwrap() error { return e.err }
+
 // Diagnose says what an error of the SDK means, where it is not the caller's own cancel. endpoint names where the request went, for messages; it may be empty. now is the client's clock.
 func Diagnose(err error, endpoint string, now time.Time) Diagnosis {
 	var configured *ConfigError

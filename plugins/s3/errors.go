@@ -37,15 +37,6 @@ func (e *webPageError) Error() string {
 	return fmt.Sprintf("the server (%s) answered with a web page, status %d", e.server, e.status)
 }
 
-// told is an error of the SDK in the words of a diagnosis.
-type told struct {
-	text string
-	err  error
-}
-
-func (e *told) Error() string { return e.text }
-func (e *told) Unwrap() error { return e.err }
-
 // fail makes err the error of an operation: with a sentinel of package plugins and a remedy where they are known.
 func (s *Store) fail(ctx context.Context, op, key string, err error) error {
 	e := &plugins.StoreError{Op: op, Store: s.String(), Key: key, Err: err}
@@ -83,7 +74,7 @@ func (s *Store) diagnose(e *plugins.StoreError, err error) {
 		sentinel, e.Remedy = special.sentinel, special.remedy
 		d.Detail += special.detail
 	}
-	cause := &told{d.Detail, err}
+	cause := d.As(err)
 	if sentinel != nil {
 		e.Err = fmt.Errorf("%w: %w", sentinel, cause)
 	} else {
