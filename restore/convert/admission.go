@@ -1,19 +1,23 @@
 package convert
 
-import "fmt"
+import (
+	"fmt"
+
+	"kedge.dev/kedge/internal/tree"
+)
 
 // webhooksUp writes out the defaults of v1beta1, which v1 changed, and replaces what v1 refuses.
 func webhooksUp(c *conversion) {
 	names := map[string]bool{}
-	each(c.obj, "webhooks", func(hook map[string]any) {
-		name := text(hook, "name")
+	tree.Each(c.obj, "webhooks", func(hook map[string]any) {
+		name := tree.Text(hook, "name")
 		fillText(hook, "failurePolicy", "Ignore")
 		fillText(hook, "matchPolicy", "Exact")
 		fill(hook, "timeoutSeconds", int64(30))
-		if empty(hook["admissionReviewVersions"]) {
+		if tree.Empty(hook["admissionReviewVersions"]) {
 			hook["admissionReviewVersions"] = []any{"v1beta1"}
 		}
-		if effects := text(hook, "sideEffects"); effects != "None" && effects != "NoneOnDryRun" {
+		if effects := tree.Text(hook, "sideEffects"); effects != "None" && effects != "NoneOnDryRun" {
 			if effects == "" {
 				effects = "Unknown, its default"
 			}
@@ -24,7 +28,7 @@ func webhooksUp(c *conversion) {
 			hook["name"] = unique(name, names)
 			c.warn("webhook %s: v1 asks for unique names; the second one is called %s now", name, hook["name"])
 		}
-		names[text(hook, "name")] = true
+		names[tree.Text(hook, "name")] = true
 	})
 }
 
@@ -39,7 +43,7 @@ func unique(name string, taken map[string]bool) string {
 // policyBindingFromAlpha writes out what bindings did before they said what to do: deny.
 func policyBindingFromAlpha(c *conversion) {
 	spec := c.spec()
-	if has(c.obj, "spec") && empty(spec["validationActions"]) {
+	if tree.Has(c.obj, "spec") && tree.Empty(spec["validationActions"]) {
 		spec["validationActions"] = []any{"Deny"}
 	}
 	denyWithoutParameters(c)
@@ -47,8 +51,8 @@ func policyBindingFromAlpha(c *conversion) {
 
 // denyWithoutParameters writes out the alphas' default for parameters that are not found; later versions ask for it.
 func denyWithoutParameters(c *conversion) {
-	if spec := c.spec(); has(spec, "paramRef") {
-		fill(child(spec, "paramRef"), "parameterNotFoundAction", "Deny")
+	if spec := c.spec(); tree.Has(spec, "paramRef") {
+		fill(tree.Map(spec, "paramRef"), "parameterNotFoundAction", "Deny")
 	}
 }
 
@@ -56,10 +60,10 @@ const rbacGroup = "rbac.authorization.k8s.io"
 
 // bindingUp gives subjects their apiGroup in place of an apiVersion.
 func bindingUp(c *conversion) {
-	each(c.obj, "subjects", func(subject map[string]any) {
-		apiVersion := text(subject, "apiVersion")
+	tree.Each(c.obj, "subjects", func(subject map[string]any) {
+		apiVersion := tree.Text(subject, "apiVersion")
 		delete(subject, "apiVersion")
-		switch text(subject, "kind") {
+		switch tree.Text(subject, "kind") {
 		case "ServiceAccount":
 			delete(subject, "apiGroup")
 		case "User", "Group":
@@ -69,21 +73,21 @@ func bindingUp(c *conversion) {
 				subject["apiGroup"] = group
 			}
 		}
-		if text(subject, "kind") == "User" && text(subject, "name") == "*" {
+		if tree.Text(subject, "kind") == "User" && tree.Text(subject, "name") == "*" {
 			subject["kind"], subject["name"] = "Group", "system:authenticated"
 			c.warn("subject User * was written as Group system:authenticated, which is what v1alpha1 meant by it")
 		}
 	})
-	if ref := child(c.obj, "roleRef"); len(ref) > 0 {
+	if ref := tree.Map(c.obj, "roleRef"); len(ref) > 0 {
 		fillText(ref, "apiGroup", rbacGroup)
 	}
 }
 
 func bindingDown(c *conversion) {
-	each(c.obj, "subjects", func(subject map[string]any) {
-		group := text(subject, "apiGroup")
+	tree.Each(c.obj, "subjects", func(subject map[string]any) {
+		group := tree.Text(subject, "apiGroup")
 		delete(subject, "apiGroup")
-		switch kind := text(subject, "kind"); {
+		switch kind := tree.Text(subject, "kind"); {
 		case kind == "ServiceAccount":
 			subject["apiVersion"] = "v1"
 		case group != "":

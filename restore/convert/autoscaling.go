@@ -3,6 +3,8 @@ package convert
 import (
 	"strings"
 	"unicode"
+
+	"kedge.dev/kedge/internal/tree"
 )
 
 // Annotations in which the API servers keep, in older versions of a HorizontalPodAutoscaler, what those have no field for.
@@ -18,7 +20,7 @@ const defaultUtilization = int64(80)
 
 func dropAutoscalerAnnotations(o map[string]any) {
 	for _, a := range []string{metricsAnnotation, currentMetricsAnnotation, conditionsAnnotation, behaviorAnnotation} {
-		dropAnnotation(o, a)
+		tree.DropAnnotations(o, a)
 	}
 }
 
@@ -38,7 +40,7 @@ func autoscalerFromV1(c *conversion) {
 	if len(metrics) == 0 {
 		metrics = append(metrics, cpuMetric(defaultUtilization))
 	}
-	if has(c.obj, "spec") {
+	if tree.Has(c.obj, "spec") {
 		spec["metrics"] = metrics
 	}
 	behaviorFromAnnotation(c)
@@ -47,7 +49,7 @@ func autoscalerFromV1(c *conversion) {
 }
 
 func autoscalerStatusFromV1(c *conversion) {
-	status := child(c.obj, "status")
+	status := tree.Map(c.obj, "status")
 	if percent := status["currentCPUUtilizationPercentage"]; percent != nil {
 		status["currentMetrics"] = []any{map[string]any{"type": "Resource", "resource": map[string]any{
 			"name": "cpu", "current": map[string]any{"averageUtilization": percent},
@@ -58,7 +60,7 @@ func autoscalerStatusFromV1(c *conversion) {
 		status["currentMetrics"] = metrics
 	}
 	var conditions []any
-	if s, ok := annotation(c.obj, conditionsAnnotation); ok && decode(s, &conditions) {
+	if s, ok := tree.Annotation(c.obj, conditionsAnnotation); ok && decode(s, &conditions) {
 		status["conditions"] = conditions
 	}
 	if len(status) > 0 {
@@ -68,7 +70,7 @@ func autoscalerStatusFromV1(c *conversion) {
 
 // annotatedMetrics reads a list of metrics from an annotation. One that is damaged counts for nothing, as in the servers.
 func annotatedMetrics(c *conversion, key string, up func(map[string]any)) []any {
-	s, ok := annotation(c.obj, key)
+	s, ok := tree.Annotation(c.obj, key)
 	if !ok {
 		return nil
 	}
@@ -87,7 +89,7 @@ func annotatedMetrics(c *conversion, key string, up func(map[string]any)) []any 
 
 // behaviorFromAnnotation moves spec.behavior out of its annotation, where the servers write its fields with capitals.
 func behaviorFromAnnotation(c *conversion) {
-	s, ok := annotation(c.obj, behaviorAnnotation)
+	s, ok := tree.Annotation(c.obj, behaviorAnnotation)
 	if !ok {
 		return
 	}
@@ -97,7 +99,7 @@ func behaviorFromAnnotation(c *conversion) {
 		return
 	}
 	behavior, _ = renameKeys(behavior, lowerFirst).(map[string]any)
-	if len(behavior) > 0 && has(c.obj, "spec") {
+	if len(behavior) > 0 && tree.Has(c.obj, "spec") {
 		c.spec()["behavior"] = behavior
 	}
 }
@@ -144,9 +146,9 @@ func autoscalerToBeta2(c *conversion) {
 
 // dropTolerance removes what versions before autoscaling/v2 of Kubernetes 1.33 do not know.
 func dropTolerance(c *conversion) {
-	behavior := child(c.spec(), "behavior")
+	behavior := tree.Map(c.spec(), "behavior")
 	for _, direction := range []string{"scaleUp", "scaleDown"} {
-		rules := child(behavior, direction)
+		rules := tree.Map(behavior, direction)
 		if rules["tolerance"] != nil {
 			c.warn("spec.behavior.%s.tolerance was dropped: %s has no such field", direction, c.to)
 		}
@@ -155,8 +157,8 @@ func dropTolerance(c *conversion) {
 }
 
 func autoscalerFromBeta1(c *conversion) {
-	each(c.spec(), "metrics", legacyMetricUp)
-	each(child(c.obj, "status"), "currentMetrics", legacyStatusUp)
+	tree.Each(c.spec(), "metrics", legacyMetricUp)
+	tree.Each(tree.Map(c.obj, "status"), "currentMetrics", legacyStatusUp)
 	behaviorFromAnnotation(c)
 	dropAutoscalerAnnotations(c.obj)
 }
@@ -164,27 +166,27 @@ func autoscalerFromBeta1(c *conversion) {
 func autoscalerToBeta1(c *conversion) {
 	dropAutoscalerAnnotations(c.obj)
 	dropTolerance(c)
-	each(c.spec(), "metrics", legacyMetricDown)
-	each(child(c.obj, "status"), "currentMetrics", legacyStatusDown)
+	tree.Each(c.spec(), "metrics", legacyMetricDown)
+	tree.Each(tree.Map(c.obj, "status"), "currentMetrics", legacyStatusDown)
 	behaviorToAnnotation(c)
 }
 
 func behaviorToAnnotation(c *conversion) {
 	spec := c.spec()
-	if has(spec, "behavior") {
-		setAnnotation(c.obj, behaviorAnnotation, encode(renameKeys(spec["behavior"], upperFirst)))
+	if tree.Has(spec, "behavior") {
+		tree.SetAnnotation(c.obj, behaviorAnnotation, encode(renameKeys(spec["behavior"], upperFirst)))
 	}
 	delete(spec, "behavior")
 }
 
 func autoscalerToV1(c *conversion) {
 	dropAutoscalerAnnotations(c.obj)
-	spec, status := c.spec(), child(c.obj, "status")
+	spec, status := c.spec(), tree.Map(c.obj, "status")
 	var others []any
-	each(spec, "metrics", func(metric map[string]any) {
-		resource := child(metric, "resource")
-		utilization := child(resource, "target")["averageUtilization"]
-		if text(metric, "type") == "Resource" && text(resource, "name") == "cpu" && utilization != nil {
+	tree.Each(spec, "metrics", func(metric map[string]any) {
+		resource := tree.Map(metric, "resource")
+		utilization := tree.Map(resource, "target")["averageUtilization"]
+		if tree.Text(metric, "type") == "Resource" && tree.Text(resource, "name") == "cpu" && utilization != nil {
 			fill(spec, "targetCPUUtilizationPercentage", utilization)
 			return
 		}
@@ -193,21 +195,21 @@ func autoscalerToV1(c *conversion) {
 	})
 	delete(spec, "metrics")
 	if len(others) > 0 {
-		setAnnotation(c.obj, metricsAnnotation, encode(others))
+		tree.SetAnnotation(c.obj, metricsAnnotation, encode(others))
 	}
 	behaviorToAnnotation(c)
-	each(status, "currentMetrics", func(metric map[string]any) {
-		resource := child(metric, "resource")
-		if percent := child(resource, "current")["averageUtilization"]; text(resource, "name") == "cpu" && percent != nil {
+	tree.Each(status, "currentMetrics", func(metric map[string]any) {
+		resource := tree.Map(metric, "resource")
+		if percent := tree.Map(resource, "current")["averageUtilization"]; tree.Text(resource, "name") == "cpu" && percent != nil {
 			status["currentCPUUtilizationPercentage"] = percent
 		}
 		legacyStatusDown(metric)
 	})
-	if !empty(status["currentMetrics"]) {
-		setAnnotation(c.obj, currentMetricsAnnotation, encode(status["currentMetrics"]))
+	if !tree.Empty(status["currentMetrics"]) {
+		tree.SetAnnotation(c.obj, currentMetricsAnnotation, encode(status["currentMetrics"]))
 	}
-	if !empty(status["conditions"]) {
-		setAnnotation(c.obj, conditionsAnnotation, encode(status["conditions"]))
+	if !tree.Empty(status["conditions"]) {
+		tree.SetAnnotation(c.obj, conditionsAnnotation, encode(status["conditions"]))
 	}
 	delete(status, "currentMetrics")
 	delete(status, "conditions")

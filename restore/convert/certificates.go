@@ -1,6 +1,10 @@
 package convert
 
-import "k8s.io/apimachinery/pkg/runtime/schema"
+import (
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"kedge.dev/kedge/internal/tree"
+)
 
 // parseGroup is the group of an apiVersion; "" for the core one and for what is none.
 func parseGroup(apiVersion string) string {
@@ -16,7 +20,7 @@ const legacySigner = "kubernetes.io/legacy-unknown"
 
 func signingRequestUp(c *conversion) {
 	spec := c.spec()
-	switch text(spec, "signerName") {
+	switch tree.Text(spec, "signerName") {
 	case "":
 		c.refuse("it names no signer, which v1 asks for; request the certificate again from a signer of the target")
 		return
@@ -24,8 +28,8 @@ func signingRequestUp(c *conversion) {
 		c.refuse("its signer %s does not exist in v1; request the certificate again from a signer of the target", legacySigner)
 		return
 	}
-	if empty(spec["usages"]) {
+	if tree.Empty(spec["usages"]) {
 		spec["usages"] = []any{"digital signature", "key encipherment"}
 	}
-	each(child(c.obj, "status"), "conditions", func(condition map[string]any) { fillText(condition, "status", "True") })
+	tree.Each(tree.Map(c.obj, "status"), "conditions", func(condition map[string]any) { fillText(condition, "status", "True") })
 }

@@ -13,6 +13,8 @@ import (
 	"fmt"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"kedge.dev/kedge/internal/tree"
 )
 
 // ErrNoSuccessor means that no version that this table knows can hold the object. The error is a *NoSuccessorError.
@@ -104,7 +106,7 @@ func NoSuccessor(gvk schema.GroupVersionKind) (reason string, gone bool) {
 }
 
 func kindOf(obj map[string]any) (schema.GroupVersionKind, error) {
-	kind, apiVersion := text(obj, "kind"), text(obj, "apiVersion")
+	kind, apiVersion := tree.Text(obj, "kind"), tree.Text(obj, "apiVersion")
 	gv, err := schema.ParseGroupVersion(apiVersion)
 	if err != nil || kind == "" || gv.Version == "" {
 		return schema.GroupVersionKind{}, fmt.Errorf("convert an object with apiVersion %q and kind %q: %w", apiVersion, kind, ErrUnknown)
@@ -131,4 +133,4 @@ func (c *conversion) refuse(format string, args ...any) {
 }
 
 // spec is the object's spec, or an empty map that is not part of the object.
-func (c *conversion) spec() map[string]any { return child(c.obj, "spec") }
+func (c *conversion) spec() map[string]any { return tree.Map(c.obj, "spec") }

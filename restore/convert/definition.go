@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"kedge.dev/kedge/internal/crdschema"
+	"kedge.dev/kedge/internal/tree"
 )
 
 // approvalAnnotation is what v1 asks of definitions in the groups of the Kubernetes project.
@@ -11,11 +12,11 @@ const approvalAnnotation = "api-approved.kubernetes.io"
 
 func definitionUp(c *conversion) {
 	spec := c.spec()
-	if !has(c.obj, "spec") {
+	if !tree.Has(c.obj, "spec") {
 		return
 	}
 	fillText(spec, "scope", "Namespaced")
-	if empty(spec["versions"]) && text(spec, "version") != "" {
+	if tree.Empty(spec["versions"]) && tree.Text(spec, "version") != "" {
 		spec["versions"] = []any{map[string]any{"name": spec["version"], "served": true, "storage": true}}
 	}
 	delete(spec, "version")
@@ -32,28 +33,28 @@ func topLevelUp(spec map[string]any) {
 	fields := map[string]string{"validation": "schema", "subresources": "subresources", "additionalPrinterColumns": "additionalPrinterColumns"}
 	for from, to := range fields {
 		if shared := spec[from]; shared != nil {
-			each(spec, "versions", func(version map[string]any) { fill(version, to, copyOf(shared)) })
+			tree.Each(spec, "versions", func(version map[string]any) { fill(version, to, tree.Copy(shared)) })
 		}
 		delete(spec, from)
 	}
-	each(spec, "versions", func(version map[string]any) {
-		each(version, "additionalPrinterColumns", func(column map[string]any) { move(column, "JSONPath", "jsonPath") })
+	tree.Each(spec, "versions", func(version map[string]any) {
+		tree.Each(version, "additionalPrinterColumns", func(column map[string]any) { move(column, "JSONPath", "jsonPath") })
 	})
 }
 
 // conversionUp puts what belongs to the webhook into a field of its own.
 func conversionUp(spec map[string]any) {
-	conversion := child(spec, "conversion")
+	conversion := tree.Map(spec, "conversion")
 	webhook := map[string]any{}
 	if client := conversion["webhookClientConfig"]; client != nil {
 		webhook["clientConfig"] = client
 	}
-	if reviews := conversion["conversionReviewVersions"]; !empty(reviews) {
+	if reviews := conversion["conversionReviewVersions"]; !tree.Empty(reviews) {
 		webhook["conversionReviewVersions"] = reviews
 	}
 	delete(conversion, "webhookClientConfig")
 	delete(conversion, "conversionReviewVersions")
-	if text(conversion, "strategy") == "Webhook" {
+	if tree.Text(conversion, "strategy") == "Webhook" {
 		fill(webhook, "conversionReviewVersions", []any{"v1beta1"})
 		conversion["webhook"] = webhook
 	}
@@ -61,11 +62,11 @@ func conversionUp(spec map[string]any) {
 
 // approve adds the annotation without which v1 refuses a definition in a protected group.
 func approve(c *conversion) {
-	group := text(c.spec(), "group")
+	group := tree.Text(c.spec(), "group")
 	protected := group == "k8s.io" || group == "kubernetes.io" || strings.HasSuffix(group, ".k8s.io") || strings.HasSuffix(group, ".kubernetes.io")
-	if _, ok := annotation(c.obj, approvalAnnotation); ok || !protected {
+	if _, ok := tree.Annotation(c.obj, approvalAnnotation); ok || !protected {
 		return
 	}
-	setAnnotation(c.obj, approvalAnnotation, "unapproved, it was made before "+approvalAnnotation+" was asked for")
+	tree.SetAnnotation(c.obj, approvalAnnotation, "unapproved, it was made before "+approvalAnnotation+" was asked for")
 	c.warn("annotation %s was added: v1 asks for it in group %s", approvalAnnotation, group)
 }

@@ -1,5 +1,7 @@
 package convert
 
+import "kedge.dev/kedge/internal/tree"
+
 // requestFields are the fields of a request for devices that v1beta2 moved into "exactly".
 var requestFields = []string{
 	"deviceClassName", "selectors", "allocationMode", "count", "adminAccess", "tolerations", "capacity", "derivedAttributes",
@@ -9,12 +11,12 @@ func claimUp(c *conversion) { requestsUp(c.spec()) }
 
 func claimDown(c *conversion) { requestsDown(c.spec()) }
 
-func claimTemplateUp(c *conversion) { requestsUp(child(c.spec(), "spec")) }
+func claimTemplateUp(c *conversion) { requestsUp(tree.Map(c.spec(), "spec")) }
 
-func claimTemplateDown(c *conversion) { requestsDown(child(c.spec(), "spec")) }
+func claimTemplateDown(c *conversion) { requestsDown(tree.Map(c.spec(), "spec")) }
 
 func requestsUp(claim map[string]any) {
-	each(child(claim, "devices"), "requests", func(request map[string]any) {
+	tree.Each(tree.Map(claim, "devices"), "requests", func(request map[string]any) {
 		exactly := map[string]any{}
 		for _, key := range requestFields {
 			move(request, key, key)
@@ -30,8 +32,8 @@ func requestsUp(claim map[string]any) {
 }
 
 func requestsDown(claim map[string]any) {
-	each(child(claim, "devices"), "requests", func(request map[string]any) {
-		exactly := child(request, "exactly")
+	tree.Each(tree.Map(claim, "devices"), "requests", func(request map[string]any) {
+		exactly := tree.Map(request, "exactly")
 		delete(request, "exactly")
 		fillText(request, "deviceClassName", "")
 		for _, key := range requestFields {
@@ -44,7 +46,7 @@ func requestsDown(claim map[string]any) {
 
 // claimFromAlpha takes claims of Kubernetes 1.31, which may still have named a controller of their own.
 func claimFromAlpha(c *conversion) {
-	if text(c.spec(), "controller") != "" {
+	if tree.Text(c.spec(), "controller") != "" {
 		c.refuse("it is allocated by a control plane controller (spec.controller), which later versions do not have; write it for the device classes of its driver")
 		return
 	}
@@ -53,8 +55,8 @@ func claimFromAlpha(c *conversion) {
 }
 
 func claimTemplateFromAlpha(c *conversion) {
-	claim := child(c.spec(), "spec")
-	if text(claim, "controller") != "" {
+	claim := tree.Map(c.spec(), "spec")
+	if tree.Text(claim, "controller") != "" {
 		c.refuse("its claims are allocated by a control plane controller (spec.spec.controller), which later versions do not have; write it for the device classes of its driver")
 		return
 	}
@@ -72,14 +74,14 @@ func deviceClassFromAlpha(c *conversion) {
 // sliceUp takes the fields of each device out of "basic".
 func sliceUp(c *conversion) {
 	spec := c.spec()
-	if text(spec, "nodeName") == "" {
+	if tree.Text(spec, "nodeName") == "" {
 		delete(spec, "nodeName")
 	}
 	if spec["allNodes"] == false {
 		delete(spec, "allNodes")
 	}
-	each(spec, "devices", func(device map[string]any) {
-		basic := child(device, "basic")
+	tree.Each(spec, "devices", func(device map[string]any) {
+		basic := tree.Map(device, "basic")
 		delete(device, "basic")
 		for key, v := range basic {
 			fill(device, key, v)
@@ -88,7 +90,7 @@ func sliceUp(c *conversion) {
 }
 
 func sliceDown(c *conversion) {
-	each(c.spec(), "devices", func(device map[string]any) {
+	tree.Each(c.spec(), "devices", func(device map[string]any) {
 		basic := map[string]any{}
 		for key, v := range device {
 			if key != "name" {
@@ -101,9 +103,9 @@ func sliceDown(c *conversion) {
 }
 
 func taintRuleFromAlpha(c *conversion) {
-	selector := child(c.spec(), "deviceSelector")
+	selector := tree.Map(c.spec(), "deviceSelector")
 	for _, key := range []string{"deviceClassName", "selectors"} {
-		if !empty(selector[key]) && selector[key] != "" {
+		if !tree.Empty(selector[key]) && selector[key] != "" {
 			c.refuse("spec.deviceSelector.%s does not exist in later versions, and the rule would taint more devices without it; write it with driver, pool and device", key)
 			return
 		}

@@ -1,10 +1,12 @@
 package convert
 
+import "kedge.dev/kedge/internal/tree"
+
 // zeroSharesAnnotation says in v1beta3 that zero shares are meant, and not the default.
 const zeroSharesAnnotation = "flowcontrol.k8s.io/v1beta3-preserve-zero-concurrency-shares"
 
 func levelUp(c *conversion) {
-	limited := child(c.spec(), "limited")
+	limited := tree.Map(c.spec(), "limited")
 	if zero(limited["assuredConcurrencyShares"]) {
 		delete(limited, "assuredConcurrencyShares") // zero meant the default in the old versions, and means zero in v1
 	}
@@ -12,7 +14,7 @@ func levelUp(c *conversion) {
 }
 
 func levelDown(c *conversion) {
-	limited := child(c.spec(), "limited")
+	limited := tree.Map(c.spec(), "limited")
 	if shares, ok := limited["nominalConcurrencyShares"]; ok && zero(shares) {
 		limited["nominalConcurrencyShares"] = int64(1)
 		c.warn("spec.limited.nominalConcurrencyShares was 0 and is 1 now: %s cannot say 0", c.to)
@@ -21,12 +23,12 @@ func levelDown(c *conversion) {
 }
 
 func levelFromBeta3(c *conversion) {
-	_, keepZero := annotation(c.obj, zeroSharesAnnotation)
-	dropAnnotation(c.obj, zeroSharesAnnotation)
-	if !has(c.spec(), "limited") {
+	_, keepZero := tree.Annotation(c.obj, zeroSharesAnnotation)
+	tree.DropAnnotations(c.obj, zeroSharesAnnotation)
+	if !tree.Has(c.spec(), "limited") {
 		return
 	}
-	limited := child(c.spec(), "limited")
+	limited := tree.Map(c.spec(), "limited")
 	if zero(limited["nominalConcurrencyShares"]) {
 		delete(limited, "nominalConcurrencyShares")
 		if keepZero {
@@ -36,8 +38,8 @@ func levelFromBeta3(c *conversion) {
 }
 
 func levelToBeta3(c *conversion) {
-	limited := child(c.spec(), "limited")
+	limited := tree.Map(c.spec(), "limited")
 	if shares, ok := limited["nominalConcurrencyShares"]; ok && zero(shares) {
-		setAnnotation(c.obj, zeroSharesAnnotation, "")
+		tree.SetAnnotation(c.obj, zeroSharesAnnotation, "")
 	}
 }

@@ -1,5 +1,7 @@
 package convert
 
+import "kedge.dev/kedge/internal/tree"
+
 // Metrics of an autoscaler have one shape in autoscaling/v2 and v2beta2, and another in v2beta1 and in the annotations of
 // autoscaling/v1, called legacy here.
 
@@ -9,10 +11,10 @@ var sources = []string{"resource", "containerResource", "pods", "object", "exter
 // legacyMetricUp changes one entry of spec.metrics.
 func legacyMetricUp(metric map[string]any) {
 	for _, key := range sources {
-		if !has(metric, key) {
+		if !tree.Has(metric, key) {
 			continue
 		}
-		source := child(metric, key)
+		source := tree.Map(metric, key)
 		switch key {
 		case "object":
 			objectUp(source, "target", "targetValue")
@@ -23,7 +25,7 @@ func legacyMetricUp(metric map[string]any) {
 			namedUp(source, "selector", targetOf(source, "AverageValue", map[string]string{"targetAverageValue": "averageValue"}))
 		default:
 			target := targetOf(source, "Utilization", map[string]string{"targetAverageUtilization": "averageUtilization", "targetAverageValue": "averageValue"})
-			if len(target) > 1 || !has(source, "target") {
+			if len(target) > 1 || !tree.Has(source, "target") {
 				source["target"] = target
 			}
 		}
@@ -47,7 +49,7 @@ func targetOf(source map[string]any, kind string, fields map[string]string) map[
 
 // namedUp makes {metricName, <selector>} into {metric: {name, selector}} and sets the target.
 func namedUp(source map[string]any, selector string, target map[string]any) {
-	metric := map[string]any{"name": text(source, "metricName")}
+	metric := map[string]any{"name": tree.Text(source, "metricName")}
 	if s := source[selector]; s != nil {
 		metric["selector"] = s
 	}
@@ -59,7 +61,7 @@ func namedUp(source map[string]any, selector string, target map[string]any) {
 
 // objectUp changes the source or the status of an object's metric.
 func objectUp(source map[string]any, reference, value string) {
-	described, target := child(source, reference), map[string]any{"type": "Value"}
+	described, target := tree.Map(source, reference), map[string]any{"type": "Value"}
 	delete(source, reference)
 	fill(source, value, "0")
 	target["value"] = source[value]
@@ -79,14 +81,14 @@ func objectUp(source map[string]any, reference, value string) {
 // legacyStatusUp changes one entry of status.currentMetrics.
 func legacyStatusUp(metric map[string]any) {
 	for _, key := range sources {
-		if !has(metric, key) {
+		if !tree.Has(metric, key) {
 			continue
 		}
-		source := child(metric, key)
+		source := tree.Map(metric, key)
 		if key == "object" {
 			objectUp(source, "target", "currentValue")
 		}
-		current := child(source, "target")
+		current := tree.Map(source, "target")
 		delete(source, "target")
 		delete(current, "type")
 		for from, to := range map[string]string{"currentValue": "value", "currentAverageValue": "averageValue", "currentAverageUtilization": "averageUtilization"} {
@@ -109,11 +111,11 @@ func legacyStatusUp(metric map[string]any) {
 // legacyMetricDown is the reverse of legacyMetricUp.
 func legacyMetricDown(metric map[string]any) {
 	for _, key := range sources {
-		if !has(metric, key) {
+		if !tree.Has(metric, key) {
 			continue
 		}
-		source := child(metric, key)
-		target := child(source, "target")
+		source := tree.Map(metric, key)
+		target := tree.Map(source, "target")
 		delete(source, "target")
 		flatten(source, target, key, "target")
 	}
@@ -122,11 +124,11 @@ func legacyMetricDown(metric map[string]any) {
 // legacyStatusDown is the reverse of legacyStatusUp.
 func legacyStatusDown(metric map[string]any) {
 	for _, key := range sources {
-		if !has(metric, key) {
+		if !tree.Has(metric, key) {
 			continue
 		}
-		source := child(metric, key)
-		current := child(source, "current")
+		source := tree.Map(metric, key)
+		current := tree.Map(source, "current")
 		delete(source, "current")
 		flatten(source, current, key, "current")
 	}
@@ -135,7 +137,7 @@ func legacyStatusDown(metric map[string]any) {
 // flatten writes values as <prefix>Value, <prefix>AverageValue and so on, and takes metric and describedObject apart.
 func flatten(source, values map[string]any, key, prefix string) {
 	if key == "object" {
-		source["target"] = child(source, "describedObject")
+		source["target"] = tree.Map(source, "describedObject")
 		delete(source, "describedObject")
 		if v := values["averageValue"]; v != nil {
 			source["averageValue"] = v
@@ -148,7 +150,7 @@ func flatten(source, values map[string]any, key, prefix string) {
 			source[to] = v
 		}
 	}
-	named := child(source, "metric")
+	named := tree.Map(source, "metric")
 	if name := named["name"]; name != nil {
 		source["metricName"] = name
 	}

@@ -3,38 +3,40 @@ package convert
 import (
 	"sort"
 	"strings"
+
+	"kedge.dev/kedge/internal/tree"
 )
 
 func ingressUp(c *conversion) {
 	spec := c.spec()
-	if has(spec, "backend") {
-		backendUp(child(spec, "backend"))
+	if tree.Has(spec, "backend") {
+		backendUp(tree.Map(spec, "backend"))
 	}
 	move(spec, "backend", "defaultBackend")
 	eachIngressPath(spec, func(path map[string]any) {
 		fillText(path, "pathType", "ImplementationSpecific")
-		backendUp(child(path, "backend"))
+		backendUp(tree.Map(path, "backend"))
 	})
 }
 
 func ingressDown(c *conversion) {
 	spec := c.spec()
-	if has(spec, "defaultBackend") {
-		backendDown(child(spec, "defaultBackend"))
+	if tree.Has(spec, "defaultBackend") {
+		backendDown(tree.Map(spec, "defaultBackend"))
 	}
 	move(spec, "defaultBackend", "backend")
-	eachIngressPath(spec, func(path map[string]any) { backendDown(child(path, "backend")) })
+	eachIngressPath(spec, func(path map[string]any) { backendDown(tree.Map(path, "backend")) })
 }
 
 func eachIngressPath(spec map[string]any, fn func(map[string]any)) {
-	each(spec, "rules", func(rule map[string]any) {
-		each(child(rule, "http"), "paths", fn)
+	tree.Each(spec, "rules", func(rule map[string]any) {
+		tree.Each(tree.Map(rule, "http"), "paths", fn)
 	})
 }
 
 // backendUp makes {serviceName, servicePort} into {service: {name, port: {name or number}}}.
 func backendUp(backend map[string]any) {
-	name, port := text(backend, "serviceName"), backend["servicePort"]
+	name, port := tree.Text(backend, "serviceName"), backend["servicePort"]
 	_, named := port.(string)
 	if name != "" || named || !zero(port) {
 		target := map[string]any{}
@@ -53,14 +55,14 @@ func backendUp(backend map[string]any) {
 }
 
 func backendDown(backend map[string]any) {
-	if !has(backend, "service") {
+	if !tree.Has(backend, "service") {
 		return
 	}
-	service := child(backend, "service")
-	port := child(service, "port")
+	service := tree.Map(backend, "service")
+	port := tree.Map(service, "port")
 	backend["serviceName"] = service["name"]
 	backend["servicePort"] = int64(0)
-	if name := text(port, "name"); name != "" {
+	if name := tree.Text(port, "name"); name != "" {
 		backend["servicePort"] = name
 	} else if port["number"] != nil {
 		backend["servicePort"] = port["number"]
@@ -75,8 +77,8 @@ const (
 
 func endpointSliceUp(c *conversion) {
 	lost := map[string]bool{}
-	each(c.obj, "endpoints", func(endpoint map[string]any) {
-		topology := child(endpoint, "topology")
+	tree.Each(c.obj, "endpoints", func(endpoint map[string]any) {
+		topology := tree.Map(endpoint, "topology")
 		delete(endpoint, "topology")
 		if zone, ok := topology[zoneLabel]; ok {
 			endpoint["zone"] = zone
@@ -98,14 +100,14 @@ func endpointSliceUp(c *conversion) {
 }
 
 func endpointSliceDown(c *conversion) {
-	each(c.obj, "endpoints", func(endpoint map[string]any) {
-		topology, zone, node := child(endpoint, "deprecatedTopology"), endpoint["zone"], endpoint["nodeName"]
+	tree.Each(c.obj, "endpoints", func(endpoint map[string]any) {
+		topology, zone, node := tree.Map(endpoint, "deprecatedTopology"), endpoint["zone"], endpoint["nodeName"]
 		delete(endpoint, "deprecatedTopology")
 		delete(endpoint, "zone")
 		if zone != nil {
 			topology[zoneLabel] = zone
 		}
-		if node != nil && text(topology, hostnameLabel) == "" {
+		if node != nil && tree.Text(topology, hostnameLabel) == "" {
 			topology[hostnameLabel] = node
 		}
 		if len(topology) > 0 {
@@ -114,14 +116,14 @@ func endpointSliceDown(c *conversion) {
 	})
 }
 
-func ipAddressFromAlpha(c *conversion) { delete(child(c.spec(), "parentRef"), "uid") }
+func ipAddressFromAlpha(c *conversion) { delete(tree.Map(c.spec(), "parentRef"), "uid") }
 
 // serviceCIDRFromAlpha gathers spec.ipv4 and spec.ipv6 of the first alpha into spec.cidrs.
 func serviceCIDRFromAlpha(c *conversion) {
 	spec := c.spec()
 	var cidrs []any
 	for _, key := range []string{"ipv4", "ipv6"} {
-		if cidr := text(spec, key); cidr != "" {
+		if cidr := tree.Text(spec, key); cidr != "" {
 			cidrs = append(cidrs, cidr)
 		}
 		delete(spec, key)

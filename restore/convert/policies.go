@@ -1,5 +1,7 @@
 package convert
 
+import "kedge.dev/kedge/internal/tree"
+
 // budgetLabel is the key with which Kubernetes writes an empty selector of a disruption budget in the version that means
 // the opposite by it: policy/v1beta1 selects no pods with {}, policy/v1 all of them.
 const budgetLabel = "pdb.kubernetes.io/deprecated-v1beta1-empty-selector-match"
@@ -9,7 +11,7 @@ func budgetUp(c *conversion) {
 	selector, ok := spec["selector"].(map[string]any)
 	switch {
 	case !ok:
-	case empty(selector["matchLabels"]) && empty(selector["matchExpressions"]):
+	case tree.Empty(selector["matchLabels"]) && tree.Empty(selector["matchExpressions"]):
 		spec["selector"] = budgetSelector("Exists")
 		c.warn("spec.selector was empty, which selects no pods in policy/v1beta1 and all pods in policy/v1; it was rewritten to go on selecting none")
 	case isBudgetSelector(selector, "DoesNotExist"):
@@ -24,7 +26,7 @@ func budgetDown(c *conversion) {
 	selector, ok := spec["selector"].(map[string]any)
 	switch {
 	case !ok:
-	case empty(selector["matchLabels"]) && empty(selector["matchExpressions"]):
+	case tree.Empty(selector["matchLabels"]) && tree.Empty(selector["matchExpressions"]):
 		spec["selector"] = budgetSelector("DoesNotExist")
 		c.warn("spec.selector was empty, which selects all pods in policy/v1 and none in policy/v1beta1; it was rewritten to go on selecting all")
 	case isBudgetSelector(selector, "Exists"):
@@ -38,11 +40,11 @@ func budgetSelector(operator string) map[string]any {
 
 func isBudgetSelector(selector map[string]any, operator string) bool {
 	list, _ := selector["matchExpressions"].([]any)
-	if len(list) != 1 || !empty(selector["matchLabels"]) {
+	if len(list) != 1 || !tree.Empty(selector["matchLabels"]) {
 		return false
 	}
 	e, _ := list[0].(map[string]any)
-	return text(e, "key") == budgetLabel && text(e, "operator") == operator && empty(e["values"])
+	return tree.Text(e, "key") == budgetLabel && tree.Text(e, "operator") == operator && tree.Empty(e["values"])
 }
 
 func stripBudgetLabel(selector map[string]any) {
@@ -52,7 +54,7 @@ func stripBudgetLabel(selector map[string]any) {
 	}
 	kept := make([]any, 0, len(list))
 	for _, e := range list {
-		if m, _ := e.(map[string]any); text(m, "key") != budgetLabel {
+		if m, _ := e.(map[string]any); tree.Text(m, "key") != budgetLabel {
 			kept = append(kept, e)
 		}
 	}
@@ -64,7 +66,7 @@ func stripBudgetLabel(selector map[string]any) {
 
 func runtimeClassUp(c *conversion) {
 	spec := c.spec()
-	c.obj["handler"] = text(spec, "runtimeHandler")
+	c.obj["handler"] = tree.Text(spec, "runtimeHandler")
 	for _, key := range []string{"overhead", "scheduling"} {
 		if spec[key] != nil {
 			c.obj[key] = spec[key]
@@ -74,7 +76,7 @@ func runtimeClassUp(c *conversion) {
 }
 
 func runtimeClassDown(c *conversion) {
-	spec := map[string]any{"runtimeHandler": text(c.obj, "handler")}
+	spec := map[string]any{"runtimeHandler": tree.Text(c.obj, "handler")}
 	delete(c.obj, "handler")
 	for _, key := range []string{"overhead", "scheduling"} {
 		if c.obj[key] != nil {

@@ -3,6 +3,8 @@ package convert
 import (
 	"math"
 	"strconv"
+
+	"kedge.dev/kedge/internal/tree"
 )
 
 // templateGenerationAnnotation is where apps/v1 keeps what extensions/v1beta1 called spec.templateGeneration.
@@ -12,10 +14,10 @@ func deploymentFromExtensions(c *conversion) {
 	selectByTemplate(c)
 	dropRollback(c)
 	spec := c.spec()
-	strategy := ensure(spec, "strategy")
+	strategy := tree.Ensure(spec, "strategy")
 	fillText(strategy, "type", "RollingUpdate")
-	if text(strategy, "type") == "RollingUpdate" || has(strategy, "rollingUpdate") {
-		rolling := ensure(strategy, "rollingUpdate")
+	if tree.Text(strategy, "type") == "RollingUpdate" || tree.Has(strategy, "rollingUpdate") {
+		rolling := tree.Ensure(strategy, "rollingUpdate")
 		fill(rolling, "maxUnavailable", int64(1))
 		fill(rolling, "maxSurge", int64(1))
 	}
@@ -41,9 +43,9 @@ func dropRollback(c *conversion) {
 func daemonSetFromExtensions(c *conversion) {
 	selectByTemplate(c)
 	spec := c.spec()
-	fillText(ensure(spec, "updateStrategy"), "type", "OnDelete")
+	fillText(tree.Ensure(spec, "updateStrategy"), "type", "OnDelete")
 	generation, _ := spec["templateGeneration"].(int64)
-	setAnnotation(c.obj, templateGenerationAnnotation, strconv.FormatInt(generation, 10))
+	tree.SetAnnotation(c.obj, templateGenerationAnnotation, strconv.FormatInt(generation, 10))
 	delete(spec, "templateGeneration")
 }
 
@@ -51,22 +53,22 @@ func replicaSetFromExtensions(c *conversion) { selectByTemplate(c) }
 
 func statefulSetFromAppsBeta1(c *conversion) {
 	selectByTemplate(c)
-	fillText(ensure(c.spec(), "updateStrategy"), "type", "OnDelete")
+	fillText(tree.Ensure(c.spec(), "updateStrategy"), "type", "OnDelete")
 }
 
 // selectByTemplate writes out the defaults that versions before apps/v1beta2 took from the pod template's labels: the
 // selector, which later versions ask for, and the object's own labels.
 func selectByTemplate(c *conversion) {
 	spec := c.spec()
-	meta := child(child(spec, "template"), "metadata")
-	if !has(meta, "labels") {
+	meta := tree.Map(tree.Map(spec, "template"), "metadata")
+	if !tree.Has(meta, "labels") {
 		return
 	}
-	labels := child(meta, "labels")
+	labels := tree.Map(meta, "labels")
 	if spec["selector"] == nil {
-		spec["selector"] = map[string]any{"matchLabels": copyOf(labels)}
+		spec["selector"] = map[string]any{"matchLabels": tree.Copy(labels)}
 	}
-	if meta := ensure(c.obj, "metadata"); empty(meta["labels"]) {
-		meta["labels"] = copyOf(labels)
+	if meta := tree.Ensure(c.obj, "metadata"); tree.Empty(meta["labels"]) {
+		meta["labels"] = tree.Copy(labels)
 	}
 }
