@@ -138,20 +138,26 @@ func isSignatureCode(code string) bool {
 // describe is "Code: message (request id)", as short as it can be looked up.
 func describe(err error, api smithy.APIError) string {
 	text := api.ErrorCode()
-	if message := strings.TrimSpace(api.ErrorMessage()); message != "" && message != text {
-		if len(message) > 500 {
-			message = message[:500] + "…"
-		}
-		text += ": " + message
+	if words := message(api); words != "" && words != text {
+		text += ": " + words
 	}
-	if text == "" {
-		text = fmt.Sprintf("the server answered with status %d", Status(err))
+	if status := http.StatusText(Status(err)); text == "" || message(api) == status {
+		text = fmt.Sprintf("the server answered with status %d (%s)", Status(err), status) // the SDK has made a code of it
 	}
 	var id interface{ ServiceRequestID() string }
 	if errors.As(err, &id) && id.ServiceRequestID() != "" {
 		text += " (request " + id.ServiceRequestID() + ")"
 	}
 	return text
+}
+
+// message is what the service says, cut where it never ends.
+func message(api smithy.APIError) string {
+	words := strings.TrimSpace(api.ErrorMessage())
+	if len(words) > 500 {
+		words = strings.ToValidUTF8(words[:500], "") + "…"
+	}
+	return words
 }
 
 // diagnoseCredentials explains why there are none.

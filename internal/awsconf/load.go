@@ -19,6 +19,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
+	"github.com/aws/smithy-go/logging"
 )
 
 // The patience with a connection. A server that takes longer is treated as one that is gone.
@@ -81,7 +82,8 @@ func Load(ctx context.Context, opts Options) (aws.Config, error) {
 	if err != nil {
 		return aws.Config{}, err
 	}
-	load = append(load, config.WithHTTPClient(client), config.WithRetryer(func() aws.Retryer { return NewRetryer(opts.MaxAttempts) }))
+	// What the SDK would log is in the errors, or of no use to the user.
+	load = append(load, config.WithLogger(logging.Nop{}), config.WithHTTPClient(client), config.WithRetryer(func() aws.Retryer { return NewRetryer(opts.MaxAttempts) }))
 	cfg, err := config.LoadDefaultConfig(ctx, load...)
 	if err != nil {
 		return aws.Config{}, loadError(opts, err)

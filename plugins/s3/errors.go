@@ -27,21 +27,16 @@ type sourceError struct{ err error }
 func (e *sourceError) Error() string { return "read what is to be stored: " + e.err.Error() }
 func (e *sourceError) Unwrap() error { return e.err }
 
-// webPageError is an answer that no S3 gives.
-type webPageError struct {
-	status int
-	server string
-}
+// strangerError is an answer that no S3 gives.
+type strangerError struct{ detail, remedy string }
 
-func (e *webPageError) Error() string {
-	return fmt.Sprintf("the server (%s) answered with a web page, status %d", e.server, e.status)
-}
+func (e *strangerError) Error() string { return e.detail }
 
 // fail makes err the error of an operation: with a sentinel of package plugins and a remedy where they are known.
 func (s *Store) fail(ctx context.Context, op, key string, err error) error {
 	e := &plugins.StoreError{Op: op, Store: s.String(), Key: key, Err: err}
 	var source *sourceError
-	var page *webPageError
+	var stranger *strangerError
 	switch {
 	case errors.As(err, &source): // the store has no part in it
 	case ctx.Err() != nil:
@@ -56,9 +51,8 @@ func (s *Store) fail(ctx context.Context, op, key string, err error) error {
 	case errors.Is(err, errChanged):
 		e.Remedy = "read it again"
 	case plugins.Permanent(err):
-	case errors.As(err, &page):
-		e.Err = fmt.Errorf("%w: %w", plugins.ErrConfig, err)
-		e.Remedy = "set the endpoint to the S3 API's address, not to its console's or a proxy's"
+	case errors.As(err, &stranger):
+		e.Err, e.Remedy = fmt.Errorf("%w: %w", plugins.ErrConfig, stranger), stranger.remedy
 	default:
 		s.diagnose(e, err)
 	}
@@ -231,19 +225,39 @@ func notFound(err error) bool {
 	return false
 }
 
-// refuseWebPages makes an answer in HTML an error, where the SDK would find no field that it knows, and no fault.
-func refuseWebPages(stack *middleware.Stack) error {
-	return stack.Deserialize.Add(middleware.DeserializeMiddlewareFunc("kedge:RefuseWebPages", func(
+// refuseStrangers makes an answer that is no S3's an error, where the SDK would find no field that it knows, and no fault.
+func refuseStrangers(stack *middleware.Stack) error {
+	return stack.Deserialize.Add(middleware.DeserializeMiddlewareFunc("kedge:RefuseStrangers", func(
 		ctx context.Context, in middleware.DeserializeInput, next middleware.DeserializeHandler,
 	) (middleware.DeserializeOutput, middleware.Metadata, error) {
 		out, metadata, err := next.HandleDeserialize(ctx, in)
 		answer, ok := out.RawResponse.(*smithyhttp.Response)
-		if !ok || !strings.HasPrefix(answer.Header.Get("Content-Type"), "text/html") || awsmiddleware.GetOperationName(ctx) == "GetObject" && err == nil {
-			return out, metadata, err
+		if !ok || awsmiddleware.GetOperationName(ctx) == "GetObject" && err == nil {
+			return out, metadata, err // an object may be anything
 		}
-		if answer.StatusCode >= http.StatusInternalServerError {
-			return out, metadata, err // a load balancer's own page, worth another attempt
+		if stranger := recognise(answer); stranger != nil {
+			return out, metadata, stranger
 		}
-		return out, metadata, &webPageError{status: answer.StatusCode, server: answer.Header.Get("Server")}
+		return out, metadata, err
 	}), middleware.Before)
+}
+
+// recognise says what an answer is if it is no S3's. A load balancer's own page about an error of a server behind it is not meant.
+func recognise(answer *smithyhttp.Response) error {
+	kind := answer.Header.Get("Content-Type")
+	switch {
+	case strings.HasPrefix(kind, "text/html") && answer.StatusCode < http.StatusInternalServerError:
+		name := "the server"
+		if server := answer.Header.Get("Server"); server != "" {
+			name += " (" + server + ")"
+		}
+		return &strangerError{
+			fmt.Sprintf("%s answered with a web page, status %d", name, answer.StatusCode),
+			"set the endpoint to the S3 API's address, not to its console's or a proxy's",
+		}
+	case answer.StatusCode == http.StatusBadRequest && kind == "" && !answer.ProtoAtLeast(1, 1):
+		// What a server of Go's says to plain HTTP on its TLS port.
+		return &strangerError{"the server does not answer like S3; it may want TLS", "write the endpoint with https://"}
+	}
+	return nil
 }

@@ -142,7 +142,7 @@ func (s *Store) configure(ctx context.Context, loc v1alpha1.S3Location) error {
 		// Ranges have no checksum to be held against; who reads archives checks their SHA-256.
 		o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired
 		o.DisableLogOutputChecksumValidationSkipped = true
-		o.APIOptions = append(o.APIOptions, refuseWebPages)
+		o.APIOptions = append(o.APIOptions, refuseStrangers)
 	})
 	return nil
 }
