@@ -58,6 +58,7 @@ func (l *Location) Unlock(ctx context.Context, opts UnlockOptions) (*Keys, error
 	}
 	refused := &NoKeyError{Store: l.store.String()}
 	var damaged error
+	var others []string
 	for _, f := range slices.Backward(files) {
 		doc, err := readAll(ctx, l.store, f.key, maxSmall)
 		if err != nil {
@@ -67,8 +68,10 @@ func (l *Location) Unlock(ctx context.Context, opts UnlockOptions) (*Keys, error
 		switch {
 		case err == nil && keys.PublicKey() == l.info.PublicKey:
 			return keys, nil
-		case err == nil || errors.Is(err, ErrNoKey):
-			// Another's key, or not for us: perhaps an older file is.
+		case err == nil:
+			// It opens, and holds another key: of an Init that did not finish, or of an intruder.
+			others = append(others, keys.PublicKey())
+		case errors.Is(err, ErrNoKey):
 		default:
 			damaged = cmp.Or(damaged, error(&DamageError{
 				File: f.key, Offset: -1, Detail: "it cannot be read", Err: err,
@@ -78,6 +81,10 @@ func (l *Location) Unlock(ctx context.Context, opts UnlockOptions) (*Keys, error
 	}
 	if damaged != nil {
 		return nil, fmt.Errorf("unlock %s: %w", l.store, damaged)
+	}
+	if len(others) > 0 {
+		return nil, fmt.Errorf("unlock %s: %w: kedge.json says %s, the key files that open hold %s (find out who changed the bucket)",
+			l.store, ErrKeyMismatch, l.info.PublicKey, strings.Join(others, ", "))
 	}
 	slices.Sort(refused.Wanted)
 	refused.Wanted = slices.Compact(refused.Wanted)

@@ -68,10 +68,25 @@ func (x extents) ReadAt(p []byte, off int64) (int, error) {
 	return len(p), nil
 }
 
-// errShort means that a file ends before its record says.
-var errShort = errors.New("the file is shorter than its record says")
+// errShort and errLong mean that a file does not end where its record says.
+var (
+	errShort = errors.New("the file is shorter than its record says")
+	errLong  = errors.New("the file is longer than its record says")
+)
 
-// fetch reads exactly n bytes.
+// fetchEnd reads exactly n bytes, which must be the last ones: it asks for one more.
+func (f *sealedFile) fetchEnd(ctx context.Context, offset, n int64, buf []byte) ([]byte, error) {
+	b, err := f.fetch(ctx, offset, n+1, buf)
+	switch {
+	case err == nil:
+		return nil, errLong
+	case errors.Is(err, errShort) && int64(len(b)) == n:
+		return b, nil
+	}
+	return nil, err
+}
+
+// fetch reads exactly n bytes. With errShort it returns those that there are.
 func (f *sealedFile) fetch(ctx context.Context, offset, n int64, buf []byte) ([]byte, error) {
 	r, err := f.store.Get(ctx, f.key, offset, n)
 	if err != nil {
@@ -82,25 +97,25 @@ func (f *sealedFile) fetch(ctx context.Context, offset, n int64, buf []byte) ([]
 		buf = make([]byte, n)
 	}
 	buf = buf[:n]
-	return buf, readFull(r, buf)
+	got, err := readFull(r, buf)
+	return buf[:got], err
 }
 
 // readFull fills buf. Only a clean end of the object before that is errShort; a connection that broke is its own error.
-func readFull(r io.Reader, buf []byte) error {
-	for len(buf) > 0 {
-		n, err := r.Read(buf)
-		buf = buf[n:]
-		if len(buf) == 0 {
-			return nil
-		}
-		if errors.Is(err, io.EOF) {
-			return errShort
-		}
-		if err != nil {
-			return err
+func readFull(r io.Reader, buf []byte) (int, error) {
+	got := 0
+	for got < len(buf) {
+		n, err := r.Read(buf[got:])
+		got += n
+		switch {
+		case got == len(buf):
+		case errors.Is(err, io.EOF):
+			return got, errShort
+		case err != nil:
+			return got, err
 		}
 	}
-	return nil
+	return got, nil
 }
 
 // open reads the header and the last chunk, once.
@@ -115,7 +130,11 @@ func (f *sealedFile) open(ctx context.Context) error {
 	if whole {
 		n = f.size
 	}
-	head, err := f.fetch(ctx, 0, n, nil)
+	fetch := f.fetch
+	if whole {
+		fetch = f.fetchEnd
+	}
+	head, err := fetch(ctx, 0, n, nil)
 	if err != nil {
 		return err
 	}
@@ -134,7 +153,7 @@ func (f *sealedFile) open(ctx context.Context) error {
 	if !whole {
 		last := (f.size - body - 1) / sealedChunk
 		f.tail.offset = body + last*sealedChunk
-		if f.tail.bytes, err = f.fetch(ctx, f.tail.offset, f.size-f.tail.offset, nil); err != nil {
+		if f.tail.bytes, err = f.fetchEnd(ctx, f.tail.offset, f.size-f.tail.offset, nil); err != nil {
 			return err
 		}
 	}
@@ -260,6 +279,8 @@ func fileError(backup, file string, offset int64, err error) error {
 		return &DamageError{Backup: backup, File: file, Offset: -1, Detail: "it is missing", Err: err}
 	case errors.Is(err, plugins.ErrRange), errors.Is(err, errShort):
 		return &DamageError{Backup: backup, File: file, Offset: offset, Detail: "it is cut short", Err: err}
+	case errors.Is(err, errLong):
+		return &DamageError{Backup: backup, File: file, Offset: -1, Detail: "there are bytes after its end", Err: err}
 	}
 	return fmt.Errorf("backup %s: %w", backup, err)
 }

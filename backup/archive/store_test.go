@@ -28,6 +28,10 @@ type memory struct {
 	dieAt     int
 	dieStored bool
 	log       []string
+	// lose says that the reply to a Put that has taken effect is lost.
+	lose func(key string) bool
+	// retained are keys that cannot be removed.
+	retained map[string]bool
 	// before runs before each operation, outside of the lock.
 	before func(op, key string) error
 }
@@ -106,7 +110,7 @@ func (m *memory) Put(ctx context.Context, key string, r io.Reader, opts plugins.
 		return plugins.ObjectInfo{}, m.fail("put", key, plugins.ErrExists)
 	}
 	m.objects[key], m.changed[key] = data, m.clock
-	if dead {
+	if dead || m.lose != nil && m.lose(key) {
 		return plugins.ObjectInfo{}, m.fail("put", key, errDead)
 	}
 	return plugins.ObjectInfo{Key: key, Size: int64(len(data)), LastModified: m.clock}, nil
@@ -176,6 +180,9 @@ func (m *memory) Delete(ctx context.Context, key string) error {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.retained[key] && !dead {
+		return m.fail("delete", key, plugins.ErrRetained)
+	}
 	if !dead || stored {
 		delete(m.objects, key)
 	}
