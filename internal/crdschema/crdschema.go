@@ -14,6 +14,8 @@ import (
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"kedge.dev/kedge/internal/tree"
 )
 
 const preserve = "x-kubernetes-preserve-unknown-fields"
@@ -94,4 +96,18 @@ func check(root map[string]any) error {
 		return err
 	}
 	return schema.ValidateStructural(field.NewPath("openAPIV3Schema"), structural).ToAggregate()
+}
+
+// approval is the annotation that v1 asks of definitions in the groups of the Kubernetes project.
+const approval = "api-approved.kubernetes.io"
+
+// Approve adds the annotation without which a create refuses a definition in a protected group, and says so.
+func Approve(definition map[string]any) (warning string) {
+	group := tree.Text(tree.Map(definition, "spec"), "group")
+	protected := group == "k8s.io" || group == "kubernetes.io" || strings.HasSuffix(group, ".k8s.io") || strings.HasSuffix(group, ".kubernetes.io")
+	if _, ok := tree.Annotation(definition, approval); ok || !protected {
+		return ""
+	}
+	tree.SetAnnotation(definition, approval, "unapproved, it was made before this annotation was asked for")
+	return fmt.Sprintf("annotation %s was added: the API server asks for it in group %s", approval, group)
 }

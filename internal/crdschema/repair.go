@@ -3,6 +3,8 @@ package crdschema
 import (
 	"maps"
 	"slices"
+
+	"kedge.dev/kedge/internal/tree"
 )
 
 // forbidden are fields of a schema that v1 never allows. Without them the schema accepts more, never less.
@@ -37,7 +39,7 @@ func (r *repairer) repair(node map[string]any, path string, root bool) {
 	inferType(node, root)
 	dropFalse(node)
 	r.children(node, path, root)
-	if kind := text(node, "type"); kind == "object" || kind == "" && node["x-kubernetes-int-or-string"] != true {
+	if kind := tree.Text(node, "type"); kind == "object" || kind == "" && node["x-kubernetes-int-or-string"] != true {
 		node[preserve] = true
 	}
 }
@@ -46,7 +48,7 @@ func (r *repairer) repair(node map[string]any, path string, root bool) {
 func (r *repairer) children(node map[string]any, path string, root bool) {
 	if items, ok := node["items"].(map[string]any); ok {
 		r.repair(items, path+".items", false)
-	} else if text(node, "type") == "array" || node["items"] != nil {
+	} else if tree.Text(node, "type") == "array" || node["items"] != nil {
 		node["items"] = map[string]any{preserve: true}
 	}
 	if extra, ok := node["additionalProperties"].(map[string]any); ok && !root {
@@ -78,7 +80,7 @@ func inferType(node map[string]any, root bool) {
 		node["type"] = "object"
 		return
 	}
-	if text(node, "type") != "" || node["x-kubernetes-int-or-string"] == true {
+	if tree.Text(node, "type") != "" || node["x-kubernetes-int-or-string"] == true {
 		return
 	}
 	delete(node, "type")
@@ -102,7 +104,7 @@ func dropFalse(node map[string]any) {
 
 // intOrString finds what v1beta1 wrote for a field that takes both.
 func intOrString(node map[string]any) bool {
-	if text(node, "format") == "int-or-string" {
+	if tree.Text(node, "format") == "int-or-string" {
 		delete(node, "format")
 		return true
 	}
@@ -115,7 +117,7 @@ func intOrString(node map[string]any) bool {
 		for _, e := range list {
 			branch, _ := e.(map[string]any)
 			if len(branch) == 1 {
-				types[text(branch, "type")] = true
+				types[tree.Text(branch, "type")] = true
 			}
 		}
 		if types["string"] && (types["integer"] || types["number"]) {
@@ -229,9 +231,4 @@ func describe(branch, outside map[string]any) {
 			describe(b, outside)
 		}
 	}
-}
-
-func text(o map[string]any, key string) string {
-	s, _ := o[key].(string)
-	return s
 }

@@ -1,14 +1,9 @@
 package convert
 
 import (
-	"strings"
-
 	"kedge.dev/kedge/internal/crdschema"
 	"kedge.dev/kedge/internal/tree"
 )
-
-// approvalAnnotation is what v1 asks of definitions in the groups of the Kubernetes project.
-const approvalAnnotation = "api-approved.kubernetes.io"
 
 func definitionUp(c *conversion) {
 	spec := c.spec()
@@ -25,7 +20,9 @@ func definitionUp(c *conversion) {
 	fill(spec, "preserveUnknownFields", true) // the default of v1beta1
 	_, warnings := crdschema.Upgrade(spec)
 	c.warnings = append(c.warnings, warnings...)
-	approve(c)
+	if w := crdschema.Approve(c.obj); w != "" {
+		c.warnings = append(c.warnings, w)
+	}
 }
 
 // topLevelUp gives each version the schema, columns and subresources that v1beta1 could say once for all.
@@ -58,15 +55,4 @@ func conversionUp(spec map[string]any) {
 		fill(webhook, "conversionReviewVersions", []any{"v1beta1"})
 		conversion["webhook"] = webhook
 	}
-}
-
-// approve adds the annotation without which v1 refuses a definition in a protected group.
-func approve(c *conversion) {
-	group := tree.Text(c.spec(), "group")
-	protected := group == "k8s.io" || group == "kubernetes.io" || strings.HasSuffix(group, ".k8s.io") || strings.HasSuffix(group, ".kubernetes.io")
-	if _, ok := tree.Annotation(c.obj, approvalAnnotation); ok || !protected {
-		return
-	}
-	tree.SetAnnotation(c.obj, approvalAnnotation, "unapproved, it was made before "+approvalAnnotation+" was asked for")
-	c.warn("annotation %s was added: v1 asks for it in group %s", approvalAnnotation, group)
 }
