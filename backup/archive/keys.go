@@ -79,12 +79,13 @@ func (l *Location) Unlock(ctx context.Context, opts UnlockOptions) (*Keys, error
 			}))
 		}
 	}
+	if len(others) > 0 {
+		err := fmt.Errorf("unlock %s: %w: kedge.json says %s, the key files that open hold %s (find out who changed the bucket)",
+			l.store, ErrKeyMismatch, l.info.PublicKey, strings.Join(others, ", "))
+		return nil, errors.Join(err, damaged)
+	}
 	if damaged != nil {
 		return nil, fmt.Errorf("unlock %s: %w", l.store, damaged)
-	}
-	if len(others) > 0 {
-		return nil, fmt.Errorf("unlock %s: %w: kedge.json says %s, the key files that open hold %s (find out who changed the bucket)",
-			l.store, ErrKeyMismatch, l.info.PublicKey, strings.Join(others, ", "))
 	}
 	slices.Sort(refused.Wanted)
 	refused.Wanted = slices.Compact(refused.Wanted)

@@ -267,3 +267,12 @@ func (s *sample) watched(watch func()) func(context.Context, *archive.Writer) (*
 		return &archive.Summary{Phase: v1alpha1.PhaseCompleted, Started: testNow}, group.Wait()
 	}
 }
+
+// quoted is s as JSON.
+func quoted(s string) []byte {
+	raw, err := json.Marshal(s)
+	if err != nil {
+		panic(err)
+	}
+	return raw
+}
