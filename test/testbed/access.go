@@ -35,8 +35,14 @@ func (c *Cluster) ServiceAccountConfig(ctx context.Context, name string) (*rest.
 	return c.ServiceAccountConfigWithRules(ctx, name, everything)
 }
 
-// ServiceAccountConfigWithRules is ServiceAccountConfig for an account that may do only what the rules say, cluster-wide.
+// ServiceAccountConfigWithRules is ServiceAccountConfig for an account that may do only what the rules say, cluster-wide. An account is
+// made once: later rules for the same name change nothing.
 func (c *Cluster) ServiceAccountConfigWithRules(ctx context.Context, name string, rules []rbacv1.PolicyRule) (*rest.Config, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if cfg := c.accounts[name]; cfg != nil {
+		return rest.CopyConfig(cfg), nil
+	}
 	clients, err := kubernetes.NewForConfig(c.Master())
 	if err != nil {
 		return nil, err
@@ -50,7 +56,11 @@ func (c *Cluster) ServiceAccountConfigWithRules(ctx context.Context, name string
 	if err != nil {
 		return nil, fmt.Errorf("ask for a token of service account %s: %w", name, err)
 	}
-	return c.config(token.Status.Token), nil
+	if c.accounts == nil {
+		c.accounts = map[string]*rest.Config{}
+	}
+	c.accounts[name] = c.config(token.Status.Token)
+	return rest.CopyConfig(c.accounts[name]), nil
 }
 
 func makeAccount(ctx context.Context, clients kubernetes.Interface, name string, rules []rbacv1.PolicyRule) error {

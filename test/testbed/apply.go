@@ -102,24 +102,18 @@ func (c *Cluster) Apply(ctx context.Context, objects []*unstructured.Unstructure
 	if opts.Namespace == "" {
 		opts.Namespace = "default"
 	}
-	waves := make([][]*unstructured.Unstructured, 4)
-	for _, obj := range objects {
-		w := wave(obj)
-		waves[w] = append(waves[w], obj.DeepCopy())
-	}
+	waves := sortWaves(objects)
 	if err := c.makeNamespace(ctx, opts.Namespace); err != nil {
 		return nil, err
 	}
 	outcomes := c.sendAll(ctx, waves[0], opts)
 	definitions := c.sendAll(ctx, waves[1], opts)
-	outcomes = append(outcomes, definitions...)
-	for _, o := range definitions {
+	for i, o := range definitions {
 		if o.Err == nil {
-			if err := c.waitServed(ctx, o.Live); err != nil {
-				return outcomes, err
-			}
+			definitions[i].Err = c.waitServed(ctx, o.Live)
 		}
 	}
+	outcomes = append(outcomes, definitions...)
 	if err := c.readyNamespaces(ctx, waves[2], opts); err != nil {
 		return outcomes, err
 	}
@@ -136,6 +130,27 @@ func (c *Cluster) Apply(ctx context.Context, objects []*unstructured.Unstructure
 		}
 	}
 	return append(outcomes, c.sendAll(ctx, waves[3], opts)...), ctx.Err()
+}
+
+// sortWaves parts objects by when they are sent. What makes pods comes after everything that shapes them (limits, accounts, classes).
+func sortWaves(objects []*unstructured.Unstructured) [4][]*unstructured.Unstructured {
+	var waves [4][]*unstructured.Unstructured
+	var workloads []*unstructured.Unstructured
+	for _, obj := range objects {
+		w := wave(obj)
+		if w == 2 && workload[obj.GetKind()] {
+			workloads = append(workloads, obj.DeepCopy())
+			continue
+		}
+		waves[w] = append(waves[w], obj.DeepCopy())
+	}
+	waves[2] = append(waves[2], workloads...)
+	return waves
+}
+
+var workload = map[string]bool{
+	"Pod": true, "ReplicaSet": true, "ReplicationController": true, "Deployment": true, "StatefulSet": true, "DaemonSet": true,
+	"Job": true, "CronJob": true,
 }
 
 func wave(obj *unstructured.Unstructured) int {
@@ -197,8 +212,9 @@ func (c *Cluster) makeNamespace(ctx context.Context, name string) error {
 }
 
 var (
-	namespaces      = schema.GroupVersionResource{Version: "v1", Resource: "namespaces"}
-	serviceAccounts = schema.GroupVersionResource{Version: "v1", Resource: "serviceaccounts"}
+	namespaces          = schema.GroupVersionResource{Version: "v1", Resource: "namespaces"}
+	definitionsResource = schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"}
+	serviceAccounts     = schema.GroupVersionResource{Version: "v1", Resource: "serviceaccounts"}
 )
 
 // readyNamespaces waits until the namespaces that objects live in have their default service account, without which pods are refused.
@@ -240,29 +256,30 @@ func (c *Cluster) readyNamespaces(ctx context.Context, objects []*unstructured.U
 	return nil
 }
 
-// waitServed waits until every served version of a custom resource definition is in discovery. It gives up on one whose names were refused.
-func (c *Cluster) waitServed(ctx context.Context, crd *unstructured.Unstructured) error {
-	group, _, _ := unstructured.NestedString(crd.Object, "spec", "group")
-	kind, _, _ := unstructured.NestedString(crd.Object, "spec", "names", "kind")
-	versions, _, _ := unstructured.NestedSlice(crd.Object, "spec", "versions")
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+// waitServed waits until every served version of a custom resource definition, as it is by now, is in discovery.
+func (c *Cluster) waitServed(ctx context.Context, sent *unstructured.Unstructured) error {
+	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
 	defer cancel()
-	for _, v := range versions {
-		version, _ := v.(map[string]any)
-		name, _ := version["name"].(string)
-		if served, _ := version["served"].(bool); !served {
-			continue
-		}
-		gvk := schema.GroupVersionKind{Group: group, Version: name, Kind: kind}
-		err := waitReady(ctx, "custom resource "+gvk.String(), func(context.Context) error {
-			_, _, err := c.api.resource(gvk)
-			return err
-		}, c.servers...)
+	return waitReady(ctx, "custom resource definition "+sent.GetName(), func(ctx context.Context) error {
+		crd, err := c.api.dynamic.Resource(definitionsResource).Get(ctx, sent.GetName(), metav1.GetOptions{})
 		if err != nil {
 			return err
 		}
-	}
-	return nil
+		group, _, _ := unstructured.NestedString(crd.Object, "spec", "group")
+		kind, _, _ := unstructured.NestedString(crd.Object, "spec", "names", "kind")
+		versions, _, _ := unstructured.NestedSlice(crd.Object, "spec", "versions")
+		for _, v := range versions {
+			version, _ := v.(map[string]any)
+			name, _ := version["name"].(string)
+			if served, _ := version["served"].(bool); !served {
+				continue
+			}
+			if _, _, err := c.api.resource(schema.GroupVersionKind{Group: group, Version: name, Kind: kind}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}, c.servers...)
 }
 
 // apiClient finds resources of kinds, and remembers them.

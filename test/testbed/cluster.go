@@ -36,9 +36,10 @@ type Cluster struct {
 	opts     clusterOptions
 	stopOnce sync.Once
 
-	mu      sync.Mutex
-	servers []*process
-	api     *apiClient
+	mu       sync.Mutex
+	servers  []*process
+	accounts map[string]*rest.Config
+	api      *apiClient
 }
 
 type clusterOptions struct {
@@ -207,6 +208,8 @@ func (c *Cluster) apiServerFlags(etcd string, port int) []string {
 		"--service-account-issuer=https://kubernetes.default.svc", "--api-audiences=https://kubernetes.default.svc",
 		"--service-account-key-file=sa.key", "--service-account-signing-key-file=sa.key",
 		"--service-cluster-ip-range=10.96.0.0/16",
+		// Webhooks and API services are reached by their endpoints, never by a cluster address, which here would leave the machine.
+		"--enable-aggregator-routing=true",
 		"--authorization-mode=Node,RBAC", "--allow-privileged=true", "--profiling=false",
 	}
 }
