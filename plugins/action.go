@@ -14,6 +14,8 @@ type Item struct {
 	// Object is the decoded JSON: map[string]any, []any, string, bool, nil, int64 and float64, as
 	// k8s.io/apimachinery/pkg/util/json decodes it. Actions change it in place.
 	Object map[string]any
+	// ManagedFields is metadata.managedFields as archived, in JSON, where an engine has taken it out of Object.
+	ManagedFields []byte
 	// Remarks are what the reader of the report should know about what was changed.
 	Remarks []Remark
 }

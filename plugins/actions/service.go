@@ -23,7 +23,7 @@ func service(opts Options) plugins.Action {
 			if tree.Text(meta, "namespace") == "default" && tree.Text(meta, "name") == "kubernetes" {
 				return skip(ReasonRemade, "the API server makes its own Service")
 			}
-			chosen := chosenIn(item.Object)
+			chosen := chosenIn(item)
 			if !opts.PreserveClusterIPs {
 				dropClusterIPs(item, spec, chosen)
 			}
@@ -66,15 +66,20 @@ type choices struct {
 
 // chosenIn finds them in the configuration last applied with kubectl, and in the fields that a manager owns: a server
 // does not make anybody the owner of a port that it allocated.
-func chosenIn(obj map[string]any) choices {
+func chosenIn(item *plugins.Item) choices {
 	c := choices{nodePorts: map[string]bool{}}
-	if s, ok := tree.Annotation(obj, lastAppliedAnnotation); ok {
+	if s, ok := tree.Annotation(item.Object, lastAppliedAnnotation); ok {
 		var applied map[string]any
 		if utiljson.Unmarshal([]byte(s), &applied) == nil {
 			c.fromApplied(tree.Map(applied, "spec"))
 		}
 	}
-	tree.Each(tree.Map(obj, "metadata"), "managedFields", func(entry map[string]any) {
+	owned := map[string]any{"managedFields": tree.Map(item.Object, "metadata")["managedFields"]}
+	var entries []any
+	if len(item.ManagedFields) > 0 && utiljson.Unmarshal(item.ManagedFields, &entries) == nil {
+		owned["managedFields"] = entries
+	}
+	tree.Each(owned, "managedFields", func(entry map[string]any) {
 		if !controllers[tree.Text(entry, "manager")] {
 			c.fromOwned(tree.In(entry, "fieldsV1", "f:spec"))
 		}
