@@ -5,11 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
-	"sync/atomic"
-
-	"k8s.io/apimachinery/pkg/util/validation"
 
 	"kedge.dev/kedge/api/v1alpha1"
 	"kedge.dev/kedge/plugins"
@@ -21,7 +16,8 @@ type Options struct {
 	Transforms       *v1alpha1.Transforms
 }
 
-// Subject is an item as it was archived: its place and labels before any mapping. Kind is its kind.
+// Subject is an item as it was archived: its place before any mapping, its kind, and its labels. Labels may be nil where they are
+// not known; they are then read from the object.
 type Subject struct {
 	Ref    plugins.Ref
 	Kind   string
@@ -34,85 +30,224 @@ type Result struct {
 	Object map[string]any
 	// Changed says that a rule changed it.
 	Changed bool
-	// Remarks name what should have been changed but is the user's to change.
+	// Remarks name fields that hold old values still, because only the user can say what they mean. They quote nothing of a
+	// Secret, and of other texts no more than the old value itself.
 	Remarks []plugins.Remark
+}
+
+// rule is one of the mappings of Transforms.
+type rule struct {
+	mapping *mapping
+	// reads says whether objects of the resource may hold fields that apply maps.
+	reads func(r resource) bool
+	// names says whether a field of a kind that no table knows could hold such a value, from its key: what it holds is reported. Unset, nothing is.
+	names func(key string) bool
+	// reports says of which resources; unset, custom ones.
+	reports func(r resource) bool
+	apply   func(e *edits)
 }
 
 // Pipeline is a compiled set of rules. It is safe for concurrent use.
 type Pipeline struct {
-	namespaces map[string]*target
-	needles    [][]byte
+	namespaces *namespaces // nil where none is mapped
+	rules      []rule
+	modifiers  []*modifier
 }
 
-// target is the new value of a mapping's entry.
-type target struct {
-	value string
-	used  atomic.Bool
-}
-
-// Compile checks the rules and makes them a Pipeline. Each error names the field that it is about.
+// Compile checks the rules and makes them a Pipeline. It reports all that is wrong at once; each error begins with the field
+// that it is about: "namespaceMapping["a"]: …", "transforms.modifiers[2].jsonPatch[0].path: …".
 func Compile(opts Options) (*Pipeline, error) {
-	p := &Pipeline{namespaces: map[string]*target{}}
+	p := &Pipeline{}
 	var errs []error
-	for _, from := range slices.Sorted(maps.Keys(opts.NamespaceMapping)) {
-		to := opts.NamespaceMapping[from]
-		for _, name := range []string{from, to} {
-			if bad := validation.IsDNS1123Label(name); len(bad) > 0 {
-				errs = append(errs, fmt.Errorf("namespaceMapping[%s]: %q is no namespace name: %s", from, name, bad[0]))
-			}
-		}
-		if from == to {
-			continue
-		}
-		p.namespaces[from] = &target{value: to}
-		p.needles = append(p.needles, []byte(from))
+	m, err := newMapping("namespaceMapping", opts.NamespaceMapping, namespaceRules)
+	errs = append(errs, err)
+	if m != nil {
+		p.namespaces = &namespaces{m}
 	}
-	return p, errors.Join(errs...)
+	t := opts.Transforms
+	if t == nil {
+		t = &v1alpha1.Transforms{}
+	}
+	for _, c := range []struct {
+		field  string
+		values map[string]string
+		rules  mappingRules
+		rule   func(*mapping) rule
+	}{
+		{"storageClasses", t.StorageClasses, storageClassRules, storageClasses},
+		{"images", t.Images, imageRules, images},
+		{"nodeSelectors", t.NodeSelectors, nodeSelectorRules, nodeSelectors},
+		{"zones", t.Zones, zoneRules, zones},
+		{"roleARNs", t.RoleARNs, roleRules, roleARNs},
+		{"loadBalancerValues", t.LoadBalancerValues, mappingRules{prefixes: true}, loadBalancerValues},
+	} {
+		m, err := newMapping("transforms."+c.field, c.values, c.rules)
+		errs = append(errs, err)
+		if m != nil {
+			p.rules = append(p.rules, c.rule(m))
+		}
+	}
+	for i, spec := range t.Modifiers {
+		m, err := compileModifier(fmt.Sprintf("transforms.modifiers[%d]", i), spec)
+		errs = append(errs, err)
+		p.modifiers = append(p.modifiers, m)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	return p, nil
 }
 
 // Empty says that the pipeline changes nothing, whatever the item.
-func (p *Pipeline) Empty() bool { return len(p.namespaces) == 0 }
+func (p *Pipeline) Empty() bool { return p.namespaces == nil && len(p.rules)+len(p.modifiers) == 0 }
 
-// Ref gives the place that an item goes to.
-func (p *Pipeline) Ref(ref plugins.Ref) plugins.Ref {
-	if t := p.namespaces[ref.Namespace]; t != nil {
-		ref.Namespace = t.value
-	}
-	if ref.Group == "" && ref.Resource == "namespaces" {
-		if t := p.namespaces[ref.Name]; t != nil {
-			ref.Name = t.value
-		}
-	}
-	return ref
-}
+// Ref gives the place that an item goes to: its namespace mapped, and its name if it is a namespace.
+func (p *Pipeline) Ref(ref plugins.Ref) plugins.Ref { return p.namespaces.ref(ref) }
 
 // Wants says whether a rule could change or remark on the item, from its place and its JSON alone; where it is false, Apply
 // changes nothing and the item need not be decoded.
 func (p *Pipeline) Wants(s Subject, raw []byte) bool {
-	for _, n := range p.needles {
+	if p.Empty() {
+		return false
+	}
+	res := resourceOf(s.Ref)
+	if p.namespaces != nil && (p.Ref(s.Ref) != s.Ref || p.namespaces.named(raw)) {
+		return true
+	}
+	for i := range p.rules {
+		if r := &p.rules[i]; (r.reads(res) || r.remarksOn(res)) && r.mapping.in(raw) {
+			return true
+		}
+	}
+	for _, m := range p.modifiers {
+		if m.wants(s, raw) {
+			return true
+		}
+	}
+	return false
+}
+
+// in says whether the object could hold an old value of the mapping.
+func (m *mapping) in(raw []byte) bool {
+	for _, n := range m.needles {
 		if bytes.Contains(raw, n) {
 			return true
 		}
 	}
-	return p.Ref(s.Ref) != s.Ref
+	return escaped(raw)
 }
 
-// Apply runs all rules over a decoded object: namespaces, then the other mappings, then the modifiers in order. It changes
-// the object in place where it can; the caller goes on with Result.Object. Errors name the item and the modifier.
-func (p *Pipeline) Apply(_ context.Context, s Subject, obj map[string]any) (Result, error) {
-	res := Result{Object: obj}
-	meta, ok := obj["metadata"].(map[string]any)
-	to := p.Ref(s.Ref)
-	if !ok || to == s.Ref {
-		return res, nil
+// named says whether the object could name a mapped namespace. A name stands between characters that no name holds.
+func (n *namespaces) named(raw []byte) bool {
+	for _, needle := range n.needles {
+		for rest := raw; ; {
+			i := bytes.Index(rest, needle)
+			if i < 0 {
+				break
+			}
+			end := i + len(needle)
+			if (i == 0 || !nameByte(rest[i-1])) && (end == len(rest) || !nameByte(rest[end])) {
+				return true
+			}
+			rest = rest[i+1:]
+		}
 	}
-	if s.Ref.Namespace != "" {
-		meta["namespace"] = to.Namespace
-	}
-	meta["name"] = to.Name
-	res.Changed = true
-	return res, nil
+	return escaped(raw)
 }
 
-// Unused gives the fields of rules that matched nothing so far, sorted within each field.
-func (p *Pipeline) Unused() []string { return nil }
+func nameByte(b byte) bool {
+	return b >= 'a' && b <= 'z' || b >= '0' && b <= '9' || b == '-'
+}
+
+// escaped says that the JSON writes characters of names as escapes, so that a search of its bytes is no proof. Servers escape
+// "<", ">", "&" and control characters only.
+func escaped(raw []byte) bool {
+	for rest := raw; ; {
+		i := bytes.IndexByte(rest, '\\')
+		if i < 0 || i+1 >= len(rest) {
+			return false
+		}
+		if rest[i+1] == '/' || rest[i+1] == 'u' && (len(rest) < i+6 || !harmless(string(rest[i+2:i+6]))) {
+			return true
+		}
+		rest = rest[i+2:]
+	}
+}
+
+// harmless says that the four hexadecimal digits are of a character that stands in no old value.
+func harmless(hex string) bool {
+	switch hex {
+	case "003c", "003e", "0026", "003C", "003E", "2028", "2029":
+		return true
+	}
+	return hex[:3] == "000" || hex[:3] == "001"
+}
+
+// Apply runs all rules over a decoded object: namespaces, then the other mappings in the order of Transforms' fields, then the modifiers
+// in theirs. It changes the object in place where it can; the caller goes on with Result.Object, and on an error with neither.
+// Errors name the item and the modifier.
+func (p *Pipeline) Apply(ctx context.Context, s Subject, obj map[string]any) (Result, error) {
+	e := &edits{subject: s, resource: resourceOf(s.Ref), obj: obj}
+	p.collect(e)
+	if p.namespaces != nil {
+		p.namespaces.apply(e)
+	}
+	for _, r := range p.rules {
+		r.apply(e)
+	}
+	for _, m := range p.modifiers {
+		out, changed, err := m.apply(ctx, e)
+		if err != nil {
+			return Result{}, fmt.Errorf("apply %s to %s: %w", m.field, s.Ref, err)
+		}
+		e.obj = out
+		e.changed = e.changed || changed
+	}
+	e.remarkKept(e.obj)
+	return Result{Object: e.obj, Changed: e.changed, Remarks: e.remarks}, nil
+}
+
+// collect notes fields that hold old values where no table says what they mean.
+func (p *Pipeline) collect(e *edits) {
+	var looks []func(*edits, string, string)
+	if p.namespaces != nil {
+		looks = append(looks, p.namespaces.keeps)
+	}
+	for _, r := range p.rules {
+		if r.remarksOn(e.resource) {
+			looks = append(looks, r.keeps)
+		}
+	}
+	if len(looks) == 0 {
+		return
+	}
+	e.collect(func(e *edits, key, value string) {
+		for _, look := range looks {
+			look(e, key, value)
+		}
+	})
+}
+
+func (r rule) remarksOn(res resource) bool {
+	if r.names == nil {
+		return false
+	}
+	return res.custom() || r.reports != nil && r.reports(res)
+}
+
+// Unused gives the fields of the rules that have matched nothing so far: entries of mappings, and modifiers.
+func (p *Pipeline) Unused() []string {
+	var out []string
+	if p.namespaces != nil {
+		out = p.namespaces.unused()
+	}
+	for _, r := range p.rules {
+		out = append(out, r.mapping.unused()...)
+	}
+	for _, m := range p.modifiers {
+		if !m.used.Load() {
+			out = append(out, m.field)
+		}
+	}
+	return out
+}
