@@ -8,7 +8,6 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/uuid"
 
 	"kedge.dev/kedge/api/v1alpha1"
@@ -94,16 +93,9 @@ func (t *tuningFlags) bind(cmd *cobra.Command) {
 // completeBackup reads the file, lays the flags over it, and checks the result.
 func (a *app) completeBackup(f *backupFlags, name string) error {
 	if f.file != "" {
-		data, err := a.readInput(f.file)
-		if err != nil {
-			return usageError(fmt.Errorf("create backup: %w", err), "")
-		}
 		var object v1alpha1.Backup
-		if err := decodeStrict(f.file, data, &object); err != nil {
+		if err := a.readObject(f.file, "Backup", &object); err != nil {
 			return usageError(fmt.Errorf("create backup: %w", err), "")
-		}
-		if err := checkKind(f.file, object.TypeMeta, "Backup"); err != nil {
-			return err
 		}
 		f.object = object
 		if err := f.binder.overlay(); err != nil {
@@ -120,6 +112,11 @@ func (a *app) completeBackup(f *backupFlags, name string) error {
 	}
 	if f.tuning.concurrency < 0 || f.tuning.concurrency > 1000 {
 		return usageError(fmt.Errorf("create backup: --concurrency: %d is not between 0 and 1000", f.tuning.concurrency), "")
+	}
+	if dir := f.tuning.spoolDir; dir != "" {
+		if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+			return usageError(fmt.Errorf("create backup: --spool-dir: there is no folder %q", dir), "")
+		}
 	}
 	if f.object.Spec.TTL.Duration < 0 {
 		return usageError(errors.New("create backup: spec.ttl: it is negative"), "")
@@ -239,22 +236,4 @@ func phaseError(phase v1alpha1.Phase, hint string, a *app) error {
 	}
 	a.ui.Note("%s.", hint)
 	return silent(exitFailed)
-}
-
-// readInput reads a file that a flag names; "-" is stdin.
-func (a *app) readInput(file string) ([]byte, error) {
-	if file == "-" {
-		return readSmall("stdin", a.env.Stdin)
-	}
-	return readSmallFile(file)
-}
-
-// checkKind refuses a file of another kind than the one asked for.
-func checkKind(file string, meta metav1.TypeMeta, kind string) error {
-	want := metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: kind}
-	if meta == want {
-		return nil
-	}
-	return usageError(fmt.Errorf("%s: it is %q of %q, not %q of %q", file, meta.Kind, meta.APIVersion, want.Kind, want.APIVersion),
-		fmt.Sprintf("begin the file with: apiVersion: %s, kind: %s", want.APIVersion, want.Kind))
 }

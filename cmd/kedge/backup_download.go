@@ -60,6 +60,9 @@ func (a *app) downloadBackup(ctx context.Context, f *found, file string, force b
 	if _, err := os.Lstat(file); err == nil && file != "-" && !force {
 		return usageError(fmt.Errorf("download backup: %s exists already", file), "add --force to replace it, or name another file with -o")
 	}
+	if info, err := os.Stat(filepath.Dir(file)); err != nil || !info.IsDir() {
+		return usageError(fmt.Errorf("download backup: there is no folder %q", filepath.Dir(file)), "")
+	}
 	keys, err := a.unlock(ctx, f.place)
 	if err != nil {
 		return err

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
@@ -33,7 +34,7 @@ No key is needed for this.`,
 			}
 			want, err := labels.Parse(selector)
 			if err != nil {
-				return usageError(err, "")
+				return usageError(fmt.Errorf("get backups: --selector: %q is not a label selector: %w", selector, err), "")
 			}
 			p, err := a.openPlace(cmd.Context(), c, location)
 			if err != nil {

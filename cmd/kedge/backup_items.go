@@ -93,7 +93,7 @@ func (a *app) listItems(ctx context.Context, out *outputFlag, reader *archive.Re
 func selectRows(ctx context.Context, reader *archive.Reader, s v1alpha1.Selection, fn func(frame int, row archive.Row) error) error {
 	matcher, err := selection.Compile(s)
 	if err != nil {
-		return usageError(err, "")
+		return usageError(fmt.Errorf("select objects: %w", err), "")
 	}
 	record := reader.Record()
 	resources := make([]kube.Resource, 0, len(record.APIs))
@@ -101,7 +101,7 @@ func selectRows(ctx context.Context, reader *archive.Reader, s v1alpha1.Selectio
 		resources = append(resources, archivedResource(api))
 	}
 	if unmatched := matcher.Unmatched(resources); len(unmatched) > 0 {
-		return codeError(exitNotFound, fmt.Errorf("%s: the backup holds no resource %q", unmatched[0].Field, unmatched[0].Pattern), "\"kedge backup describe\" lists the resources that it holds")
+		return codeError(exitNotFound, fmt.Errorf("select objects: %s: the backup holds no resource %q", unmatched[0].Field, unmatched[0].Pattern), "\"kedge backup describe\" lists the resources that it holds")
 	}
 	takes := map[string]bool{}
 	for _, r := range resources {

@@ -75,9 +75,15 @@ type logText struct {
 	rest []byte
 }
 
+// maxLogLine bounds the lines of a log. Kedge writes shorter ones, so a longer one is damage.
+const maxLogLine = 1 << 20
+
 // Write takes any piece of the log.
 func (l *logText) Write(p []byte) (int, error) {
 	l.rest = append(l.rest, p...)
+	if len(l.rest) > maxLogLine && !bytes.Contains(l.rest[:maxLogLine], []byte("\n")) {
+		return 0, codeError(exitRefused, fmt.Errorf("print the log: it has a line longer than %d bytes", maxLogLine), "the log is damaged; \"kedge backup verify --deep\" shows how far it goes")
+	}
 	for {
 		line, after, ok := bytes.Cut(l.rest, []byte("\n"))
 		if !ok {
@@ -86,7 +92,7 @@ func (l *logText) Write(p []byte) (int, error) {
 		if err := l.line(line); err != nil {
 			return 0, err
 		}
-		l.rest = append(l.rest[:0], after...)
+		l.rest = after
 	}
 }
 

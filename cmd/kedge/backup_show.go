@@ -76,14 +76,14 @@ func archivedRefs(record *archive.Record, resource, name, namespace string) ([]p
 		return nil, usageError(fmt.Errorf("show object: %q is not of the form NAMESPACE/NAME or NAME", name), "")
 	}
 	var refs []plugins.Ref
-	unplaced := false
+	unplaced := ""
 	for _, api := range record.APIs {
 		r := archivedResource(api)
 		if r.Matches(resource) == kube.MatchNone && shortResource(resource) != r.GroupResource() {
 			continue
 		}
 		if api.Namespaced && namespace == "" {
-			unplaced = true
+			unplaced = r.GroupResource()
 			continue
 		}
 		ref := plugins.Ref{Group: api.Group, Resource: api.Resource, Name: name}
@@ -93,8 +93,8 @@ func archivedRefs(record *archive.Record, resource, name, namespace string) ([]p
 		refs = append(refs, ref)
 	}
 	switch {
-	case len(refs) == 0 && unplaced:
-		return nil, usageError(fmt.Errorf("show object: %s are in namespaces, and none is named", resource), "write NAMESPACE/"+name)
+	case len(refs) == 0 && unplaced != "":
+		return nil, usageError(fmt.Errorf("show object: %s are in namespaces, and none is named", unplaced), "write NAMESPACE/"+name)
 	case len(refs) == 0:
 		return nil, codeError(exitNotFound, fmt.Errorf("show object: the backup holds no resource %q", resource), "\"kedge backup describe\" lists the resources that it holds")
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -128,16 +129,16 @@ func (b *binder) duration(dst *metav1.Duration, name, text string) {
 
 // pairs binds a map whose entries are written key<sep>value, comma-separated; the flag may be repeated.
 func (b *binder) pairs(dst *map[string]string, sep, name, kind, text string) {
-	b.add(&boundFlag{kind: kind, reset: func() { *dst = nil }, set: func(value string) error { return addPairs(dst, sep, value) }}, name, "", text)
+	b.add(&boundFlag{kind: kind, reset: func() { *dst = nil }, set: func(value string) error { return addPairs(dst, kind, sep, value) }}, name, "", text)
 }
 
-// addPairs adds entries written key<sep>value to a map.
-func addPairs(dst *map[string]string, sep, value string) error {
+// addPairs adds entries written key<sep>value to a map. Form is how messages write such an entry.
+func addPairs(dst *map[string]string, form, sep, value string) error {
 	for item := range strings.SplitSeq(value, ",") {
 		key, val, ok := strings.Cut(item, sep)
 		key, val = strings.TrimSpace(key), strings.TrimSpace(val)
 		if !ok || key == "" {
-			return fmt.Errorf("%q is not of the form old%snew", item, sep)
+			return fmt.Errorf("%q is not of the form %s", item, form)
 		}
 		if before, double := (*dst)[key]; double && before != val {
 			return fmt.Errorf("%q is given twice: %q and %q", key, before, val)
@@ -200,11 +201,23 @@ func (o *optionalBool) Set(text string) error {
 	return nil
 }
 
-// flagError makes what pflag says a usage error that names the command.
+// flagError makes what pflag says a usage error that names the command and the flag.
 func flagError(cmd *cobra.Command, err error) error {
 	hint := fmt.Sprintf("%q lists the flags", cmd.CommandPath()+" --help")
-	if err.Error() == "unknown shorthand flag: 'n' in -n" || strings.HasPrefix(err.Error(), "unknown flag: --namespace") {
+	var invalid *pflag.InvalidValueError
+	if errors.As(err, &invalid) {
+		cause := errors.Unwrap(invalid)
+		var number *strconv.NumError
+		switch {
+		case errors.As(cause, &number) && number.Func == "ParseBool":
+			cause = fmt.Errorf("%q is neither true nor false", number.Num)
+		case errors.As(cause, &number):
+			cause = fmt.Errorf("%q is not a number", number.Num)
+		}
+		return usageError(fmt.Errorf("%s--%s: %w", prefix(cmd), invalid.GetFlag().Name, cause), hint)
+	}
+	if text := err.Error(); strings.HasPrefix(text, "unknown shorthand flag: 'n'") || strings.HasPrefix(text, "unknown flag: --namespace") {
 		hint = "objects are selected with --include-namespaces"
 	}
-	return usageError(fmt.Errorf("%s: %w", cmd.CommandPath(), err), hint)
+	return usageError(fmt.Errorf("%s%w", prefix(cmd), err), hint)
 }

@@ -57,12 +57,16 @@ func (c *clusterFlags) resolve() (*rest.Config, string, error) {
 	loader := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &c.overrides)
 	cfg, err := loader.ClientConfig()
 	if err != nil {
-		return nil, "", c.configError(err)
+		return nil, "", c.configError(loader, err)
 	}
 	return cfg, c.clusterName(loader, cfg), nil
 }
 
-func (c *clusterFlags) configError(err error) error {
+func (c *clusterFlags) configError(loader clientcmd.ClientConfig, err error) error {
+	if raw, rawErr := loader.RawConfig(); rawErr == nil && clientcmd.IsEmptyConfig(err) && len(raw.Contexts) > 0 {
+		context := orElse(c.overrides.CurrentContext, raw.CurrentContext)
+		return usageError(fmt.Errorf("read the kubeconfig: it lacks the cluster that context %q names", context), "choose another with --context")
+	}
 	if clientcmd.IsEmptyConfig(err) || errors.Is(err, rest.ErrNotInCluster) {
 		return usageError(errors.New("find the cluster: there is no kubeconfig, and this is not a pod"), "name one with --kubeconfig or KUBECONFIG")
 	}

@@ -1,13 +1,14 @@
 package main
 
 import (
-	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -169,13 +170,33 @@ func readSmall(name string, r io.Reader) ([]byte, error) {
 	return data, nil
 }
 
-// yamlError drops the machinery's names from a complaint about YAML or JSON.
+// yamlError says what is wrong with a YAML or JSON document in the document's words.
 func yamlError(err error) error {
+	var wrong *json.UnmarshalTypeError
+	if errors.As(err, &wrong) {
+		field := strings.ReplaceAll(wrong.Field, "Selection.", "") // an embedded struct, which the document does not show
+		return fmt.Errorf("%s: it is a %s, not %s", orElse(field, "the document"), wrong.Value, kindName(wrong.Type.Kind()))
+	}
 	text := err.Error()
-	for _, prefix := range []string{"error converting YAML to JSON: ", "error unmarshaling JSON: ", "while decoding JSON: ", "yaml: ", "json: "} {
+	for _, prefix := range []string{"error converting YAML to JSON: ", "error unmarshaling JSON: ", "while decoding JSON: ", "yaml: ", "json: ", "unmarshal errors:\n  ", "time: "} {
 		text = strings.TrimPrefix(text, prefix)
 	}
 	return errors.New(text)
+}
+
+// kindName is what people call a Go kind.
+func kindName(kind reflect.Kind) string {
+	switch kind {
+	case reflect.Slice, reflect.Array:
+		return "a list"
+	case reflect.Map, reflect.Struct, reflect.Pointer:
+		return "a map"
+	case reflect.String:
+		return "a text"
+	case reflect.Bool:
+		return "true or false"
+	}
+	return "a number"
 }
 
 // local says whether engines run in this process.
@@ -245,33 +266,5 @@ func (c *config) names() string {
 	for i := range c.Locations {
 		names[i] = c.Locations[i].Name
 	}
-	return strings.Join(names, ", ")
-}
-
-// decodeStrict reads one YAML or JSON document into dst and refuses unknown and double fields and further documents.
-func decodeStrict(name string, data []byte, dst any) error {
-	docs := 0
-	for doc := range bytes.SplitSeq(append([]byte("\n"), data...), []byte("\n---")) {
-		if len(bytes.TrimSpace(stripComments(doc))) > 0 {
-			docs++
-		}
-	}
-	if docs != 1 {
-		return fmt.Errorf("%s holds %d documents, not one", name, docs)
-	}
-	if err := yaml.UnmarshalStrict(data, dst); err != nil {
-		return fmt.Errorf("%s: %w", name, yamlError(err))
-	}
-	return nil
-}
-
-// stripComments drops lines that are comments only.
-func stripComments(doc []byte) []byte {
-	var out []byte
-	for line := range bytes.Lines(doc) {
-		if !bytes.HasPrefix(bytes.TrimSpace(line), []byte("#")) {
-			out = append(out, line...)
-		}
-	}
-	return out
+	return someOf(names)
 }

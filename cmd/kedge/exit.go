@@ -124,8 +124,14 @@ func isCobraUsage(err error) bool {
 		strings.HasPrefix(text, "if any flags in the group ") || strings.HasPrefix(text, "at least one of the flags in the group ")
 }
 
-// oneLine joins the lines of a text, as errors.Join writes them.
+// maxMessage bounds a line of a message, which may quote names from an archive.
+const maxMessage = 1200
+
+// oneLine joins the lines of a text, as errors.Join writes them, and cuts what is too long for a person.
 func oneLine(text string) string {
+	if runes := []rune(text); len(runes) > maxMessage {
+		text = string(runes[:maxMessage]) + "…"
+	}
 	lines := strings.FieldsFunc(text, func(r rune) bool { return r == '\n' || r == '\r' })
 	for i := range lines {
 		lines[i] = strings.TrimSpace(lines[i])

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"strings"
 
@@ -84,7 +83,7 @@ func statusRule(err error) (int, string, bool) {
 	case http.StatusUnauthorized:
 		return exitUnreachable, "the cluster did not accept the credentials of the kubeconfig; log in again, or choose another with --kubeconfig, --context or --user", true
 	case http.StatusForbidden:
-		return exitRefused, fmt.Sprintf("grant the account the right to %s this, or use another with --user or --context; \"kedge doctor\" lists what is missing", status.Method), true
+		return exitRefused, "grant the account what it lacks, or use another with --user or --context; \"kedge doctor\" lists what is missing", true
 	case http.StatusServiceUnavailable, http.StatusTooManyRequests, http.StatusGatewayTimeout:
 		return exitUnreachable, "", true
 	}

@@ -78,6 +78,9 @@ func (l *locationFlags) object(command, name string) (*v1alpha1.BackupStorageLoc
 		if l.s3 != (v1alpha1.S3Location{}) || l.caBundleFile != "" {
 			return nil, usageError(fmt.Errorf("%s: flags of a bucket are given with --path", command), "a folder has no region, endpoint, credentials or encryption of its own")
 		}
+		if l.spec.ObjectLock {
+			return nil, usageError(fmt.Errorf("%s: --object-lock is given with --path", command), "only a bucket can retain objects")
+		}
 		path, err := filepath.Abs(l.file.Path)
 		if err != nil {
 			return nil, usageError(fmt.Errorf("%s: --path: %w", command, err), "")

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 
 	"filippo.io/age"
@@ -14,6 +15,7 @@ import (
 
 	"kedge.dev/kedge/api/v1alpha1"
 	"kedge.dev/kedge/backup/archive"
+	"kedge.dev/kedge/plugins"
 )
 
 // worstDay says what each way of protecting a location means when it is needed.
@@ -97,6 +99,7 @@ func (a *app) createLocation(ctx context.Context, name string, f *createFlags) e
 	}
 	location, _, err := archive.Init(ctx, store, archive.InitOptions{Recipients: keys.recipients, Wrappers: wrappers, Now: a.env.Now, Rand: rand.Reader})
 	if err != nil {
+		a.dropUselessIdentity(ctx, store, keys.generated)
 		return fmt.Errorf("%s %s: %w", command, name, err)
 	}
 	object.Spec.PublicKey = location.PublicKey()
@@ -151,6 +154,16 @@ func (a *app) locationKeys(f *createFlags, c *config) (*wrappingKeys, error) {
 		k.generated = path
 	}
 	return k, nil
+}
+
+// dropUselessIdentity removes a new identity where no location was made that it could open.
+func (a *app) dropUselessIdentity(ctx context.Context, store plugins.ObjectStore, file string) {
+	if file == "" {
+		return
+	}
+	if _, err := archive.Open(ctx, store); errors.Is(err, archive.ErrNotALocation) {
+		_ = os.Remove(file)
+	}
 }
 
 // opens checks by trying that one of the identities opens what is encrypted to the recipients.

@@ -50,11 +50,17 @@ func generatedName(base string, now time.Time) string {
 func checkLabels(labels map[string]string) error {
 	for _, key := range slices.Sorted(maps.Keys(labels)) {
 		if problems := validation.IsQualifiedName(key); len(problems) > 0 {
-			return fmt.Errorf("%q is not a label's key: %s", key, problems[0])
+			return fmt.Errorf("%q is not a label's key: %s", key, firstWords(problems[0]))
 		}
 		if problems := validation.IsValidLabelValue(labels[key]); len(problems) > 0 {
-			return fmt.Errorf("%q is not the value of a label: %s", labels[key], problems[0])
+			return fmt.Errorf("%q is not the value of a label: %s", labels[key], firstWords(problems[0]))
 		}
 	}
 	return nil
+}
+
+// firstWords cuts the examples and regular expressions off a message of the API's validation.
+func firstWords(problem string) string {
+	problem, _, _ = strings.Cut(problem, " (e.g.")
+	return problem
 }

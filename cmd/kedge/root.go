@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -18,7 +20,8 @@ With --local everything runs in this process and nothing is installed in the clu
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		DisableAutoGenTag: true,
-		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: false},
+		Args:              cobra.ArbitraryArgs,
+		RunE:              chooseCommand,
 		PersistentPreRunE: func(*cobra.Command, []string) error {
 			a.ui.Quiet = a.flags.quiet
 			if a.flags.noColor {
@@ -54,15 +57,27 @@ func group(use, short, long string, commands ...*cobra.Command) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: use, Short: short, Long: long,
 		Args: cobra.ArbitraryArgs,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return usageError(fmt.Errorf("%s: unknown command %q", cmd.CommandPath(), args[0]), suggest(cmd, args[0]))
-			}
-			return cmd.Help()
-		},
+		RunE: chooseCommand,
 	}
 	cmd.AddCommand(commands...)
 	return cmd
+}
+
+// chooseCommand is what a command that only holds others does: it prints its help, or says that it has no such command.
+func chooseCommand(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usageError(fmt.Errorf("%sunknown command %q", prefix(cmd), args[0]), suggest(cmd, args[0]))
+	}
+	return cmd.Help()
+}
+
+// prefix is how messages name a command: "backup create: "; nothing for kedge itself, which every message begins with.
+func prefix(cmd *cobra.Command) string {
+	path := strings.TrimPrefix(cmd.CommandPath(), cmd.Root().Name())
+	if path == "" {
+		return ""
+	}
+	return strings.TrimSpace(path) + ": "
 }
 
 // suggest names the commands that a mistyped one may have meant.
@@ -85,10 +100,13 @@ func exactArgs(names ...string) cobra.PositionalArgs {
 func argsBetween(least int, names ...string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) < least {
-			return usageError(fmt.Errorf("%s: %s is missing", cmd.CommandPath(), names[len(args)]), "usage: "+cmd.UseLine())
+			return usageError(fmt.Errorf("%s%s is missing", prefix(cmd), names[len(args)]), "usage: "+cmd.UseLine())
 		}
 		if len(args) > len(names) {
-			return usageError(fmt.Errorf("%s: unexpected argument %q", cmd.CommandPath(), args[len(names)]), "usage: "+cmd.UseLine())
+			return usageError(fmt.Errorf("%sunexpected argument %q", prefix(cmd), args[len(names)]), "usage: "+cmd.UseLine())
+		}
+		if i := slices.Index(args, ""); i >= 0 {
+			return usageError(fmt.Errorf("%s%s is empty", prefix(cmd), names[i]), "")
 		}
 		return nil
 	}
