@@ -63,12 +63,17 @@ func Diagnose(err error, endpoint string, now time.Time) Diagnosis {
 	if d, ok := diagnoseNetwork(err, endpoint, now); ok {
 		return d
 	}
-	return Diagnosis{Detail: innermost(err).Error()}
+	var operation *smithy.OperationError
+	if errors.As(err, &operation) {
+		return Diagnosis{Detail: innermost(err).Error()} // the SDK's layers repeat each other
+	}
+	return Diagnosis{Detail: err.Error()}
 }
 
 // codes are the error codes that all services of AWS share, and what to do about each.
 var codes = map[string]Diagnosis{
 	"InvalidAccessKeyId":            {Kind: Access, Remedy: "check which access key is used, and that it exists and is active in the account or the service that the endpoint names"},
+	"XAdminUserNotFound":            {Kind: Access, Remedy: "check which access key is used, and that the service that the endpoint names knows it"},
 	"InvalidClientTokenId":          {Kind: Access, Remedy: "check which access key is used, and that it exists and is active"},
 	"UnrecognizedClientException":   {Kind: Access, Remedy: "check which access key is used, and that it exists and is active"},
 	"SignatureDoesNotMatch":         {Kind: Access, Remedy: "check the secret access key; a blank or a cut-off character is the usual cause"},

@@ -154,40 +154,38 @@ func (r *reader) byteRange() *string {
 	return nil
 }
 
-// accept holds an answer against the question, and learns from it how many bytes are to come. A server that ignores ranges is found here.
+// accept holds an answer against the question, and learns from it how many bytes are to come. A server that does not keep to ranges is
+// found here, before its bytes are taken for what was asked for.
 func (r *reader) accept(out *awss3.GetObjectOutput) error {
 	if out.ContentLength == nil {
-		return fmt.Errorf("%w: its answer to a read has no Content-Length", plugins.ErrConfig)
+		return fmt.Errorf("%w: the server's answer to a read has no Content-Length", plugins.ErrConfig)
 	}
 	coming := *out.ContentLength
 	if asked := r.byteRange(); asked != nil {
-		start, ok := rangeStart(aws.ToString(out.ContentRange))
-		if !ok || start != r.offset {
-			return fmt.Errorf("%w: its answer to %s is the range %q", plugins.ErrConfig, *asked, aws.ToString(out.ContentRange))
+		start, total, ok := parseContentRange(aws.ToString(out.ContentRange))
+		want := total - r.offset
+		if r.left >= 0 {
+			want = min(want, r.left)
+		}
+		if !ok || start != r.offset || coming != want {
+			return fmt.Errorf("%w: the server's answer to %s is the range %q with %d bytes", plugins.ErrConfig, *asked, aws.ToString(out.ContentRange), coming)
 		}
 	}
-	switch {
-	case r.etag != "" && coming != r.left, r.left >= 0 && coming > r.left:
-		return fmt.Errorf("%d bytes are announced where %d are left: %w", coming, r.left, errChanged)
-	case r.etag != "" && aws.ToString(out.ETag) != r.etag:
+	if r.etag != "" && (coming != r.left || aws.ToString(out.ETag) != r.etag) {
 		return errChanged
 	}
 	r.left, r.etag = coming, aws.ToString(out.ETag)
 	return nil
 }
 
-// rangeStart is the first offset of "bytes 5-9/100".
-func rangeStart(contentRange string) (int64, bool) {
-	rest, ok := strings.CutPrefix(contentRange, "bytes ")
-	if !ok {
-		return 0, false
-	}
-	start, _, ok := strings.Cut(rest, "-")
-	if !ok {
-		return 0, false
-	}
-	n, err := strconv.ParseInt(start, 10, 64)
-	return n, err == nil
+// parseContentRange takes "bytes 5-9/100" apart into the first offset and the size of the whole.
+func parseContentRange(contentRange string) (start, total int64, ok bool) {
+	rest, isBytes := strings.CutPrefix(contentRange, "bytes ")
+	span, size, hasSize := strings.Cut(rest, "/")
+	first, _, hasEnd := strings.Cut(span, "-")
+	start, startErr := strconv.ParseInt(first, 10, 64)
+	total, sizeErr := strconv.ParseInt(size, 10, 64)
+	return start, total, isBytes && hasSize && hasEnd && startErr == nil && sizeErr == nil
 }
 
 func (r *reader) Read(p []byte) (int, error) {
