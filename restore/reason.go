@@ -62,6 +62,8 @@ const (
 	BackendNotReady Reason = "BackendNotReady"
 	// NotEstablished: a CustomResourceDefinition was not accepted by the server in time.
 	NotEstablished Reason = "NotEstablished"
+	// ReportNotKept: the report could not be written beside the backups.
+	ReportNotKept Reason = "ReportNotKept"
 	// UnusedRule: a transform of the restore matched nothing.
 	UnusedRule Reason = "UnusedRule"
 )
@@ -80,6 +82,8 @@ const (
 	RefusedByQuota Reason = "RefusedByQuota"
 	// RefusedByLimitRange: a LimitRange denied it.
 	RefusedByLimitRange Reason = "RefusedByLimitRange"
+	// RefusedByAdmission: another admission plugin of the server denied it.
+	RefusedByAdmission Reason = "RefusedByAdmission"
 	// Forbidden: the user who restores may not do it.
 	Forbidden Reason = "Forbidden"
 	// WebhookNotReady: an admission or conversion webhook of the target does not answer.

@@ -1,0 +1,54 @@
+package restore
+
+import (
+	"time"
+
+	"kedge.dev/kedge/internal/kube"
+)
+
+// Engine restores from one source into one cluster. Its fields do not change while it works.
+type Engine struct {
+	// Kube is the cluster that is restored into.
+	Kube *kube.Client
+	// Source is what is restored.
+	Source Source
+	// Journal makes a killed run resumable; nil keeps none.
+	Journal Journal
+	// Reports keeps the report; nil keeps it nowhere.
+	Reports ReportSink
+	// TargetName is what people call the target.
+	TargetName string
+	// Version is Kedge's own, for the journal.
+	Version string
+	// Now is the clock.
+	Now func() time.Time
+	// Concurrency bounds the objects in work at once; 0 means 64. How many requests are in flight is up to Kube's own limiter.
+	Concurrency int
+	// Events hears what happens.
+	Events Events
+}
+
+// Events are called from several goroutines at once; each may be nil.
+type Events struct {
+	// Progress is called after every object.
+	Progress func(Progress)
+	// Remark is called for what a person should see at once: refusals, and what the restore waits for.
+	Remark func(Entry)
+}
+
+// Progress says how far a run is.
+type Progress struct {
+	// Step is the name of the step whose object was just finished.
+	Step string
+	// Done, Failed and Waiting are objects; Failed are part of Done.
+	Done, Total, Failed, Waiting int
+}
+
+func (e *Engine) now() time.Time { return e.Now() }
+
+func (e *Engine) concurrency() int {
+	if e.Concurrency > 0 {
+		return e.Concurrency
+	}
+	return 64
+}

@@ -1,0 +1,180 @@
+package restore
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"filippo.io/age"
+	"github.com/klauspost/compress/zstd"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"kedge.dev/kedge/api/v1alpha1"
+	"kedge.dev/kedge/backup/archive"
+	"kedge.dev/kedge/plugins"
+)
+
+// Entry is one line of a report: what became of an object that was not simply created, or a remark on it.
+type Entry struct {
+	// Ref is the object in the backup.
+	Ref plugins.Ref `json:"ref"`
+	// Outcome is what became of the object; a remark has that of its object.
+	Outcome Outcome `json:"outcome"`
+	Reason  Reason  `json:"reason"`
+	// By names who refused the object: "webhook policy.example.com", "ResourceQuota compute".
+	By      string `json:"by,omitempty"`
+	Message string `json:"message,omitempty"`
+	// Warning marks a remark beside the outcome.
+	Warning bool `json:"warning,omitempty"`
+}
+
+// Report says what a restore did. Every object of the plan that is not simply created has an entry.
+type Report struct {
+	Name      string                 `json:"name"`
+	UID       string                 `json:"uid"`
+	Backup    string                 `json:"backup"`
+	BackupUID string                 `json:"backupUID"`
+	Target    v1alpha1.ClusterInfo   `json:"target"`
+	Phase     v1alpha1.Phase         `json:"phase"`
+	Message   string                 `json:"message,omitempty"`
+	Counts    v1alpha1.RestoreCounts `json:"counts"`
+	Started   time.Time              `json:"started"`
+	Completed time.Time              `json:"completed"`
+	// Resumed says that the run went on with the journal of an earlier one.
+	Resumed bool             `json:"resumed,omitempty"`
+	Entries []Entry          `json:"entries,omitempty"`
+	Remarks []plugins.Remark `json:"remarks,omitempty"`
+}
+
+// Status is the report as the status of a Restore.
+func (r *Report) Status() v1alpha1.RestoreStatus {
+	s := v1alpha1.RestoreStatus{Phase: r.Phase, Message: r.Message, Counts: r.Counts, StartTime: &metav1.Time{Time: r.Started}}
+	if !r.Completed.IsZero() {
+		s.CompletionTime = &metav1.Time{Time: r.Completed}
+	}
+	target := r.Target
+	s.Target = &target
+	return s
+}
+
+// decidePhase derives the phase from the counts.
+func (r *Report) decidePhase(cancelled bool, stopped error) {
+	c := r.Counts
+	done := c.Created + c.Updated + c.Unchanged + c.Skipped + c.Failed
+	switch {
+	case stopped != nil:
+		r.Phase, r.Message = v1alpha1.PhaseFailed, stopped.Error()
+	case cancelled:
+		r.Phase = v1alpha1.PhaseCancelled
+		r.Message = fmt.Sprintf("stopped after %d of %d objects; it can be resumed", done, c.Planned)
+	case c.Failed == 0:
+		r.Phase = v1alpha1.PhaseCompleted
+	case c.Created+c.Updated+c.Unchanged == 0:
+		r.Phase = v1alpha1.PhaseFailed
+		r.Message = fmt.Sprintf("none of %d objects could be restored", c.Failed)
+	default:
+		r.Phase = v1alpha1.PhasePartiallyFailed
+		r.Message = fmt.Sprintf("%d of %d objects could not be restored", c.Failed, c.Planned)
+	}
+}
+
+// WriteSummary prints the report for people: the counts, each failure, and the reasons of all else with how often they occur.
+func (r *Report) WriteSummary(w io.Writer) error {
+	var b bytes.Buffer
+	c := r.Counts
+	fmt.Fprintf(&b, "%s: %d created, %d updated, %d unchanged, %d skipped, %d failed of %d", r.Phase, c.Created, c.Updated, c.Unchanged, c.Skipped, c.Failed, c.Planned)
+	if !r.Completed.IsZero() {
+		fmt.Fprintf(&b, " in %s", r.Completed.Sub(r.Started).Round(100*time.Millisecond))
+	}
+	b.WriteByte('\n')
+	if r.Message != "" {
+		fmt.Fprintf(&b, "%s\n", r.Message)
+	}
+	type group struct {
+		outcome Outcome
+		reason  Reason
+	}
+	counts := map[group]int{}
+	for i := range r.Entries {
+		e := &r.Entries[i]
+		if e.Outcome == Failed && !e.Warning {
+			by := ""
+			if e.By != "" {
+				by = " by " + e.By
+			}
+			fmt.Fprintf(&b, "failed: %s: %s%s: %s\n", e.Ref, e.Reason, by, e.Message)
+			continue
+		}
+		counts[group{e.Outcome, e.Reason}]++
+	}
+	groups := make([]group, 0, len(counts))
+	for g := range counts {
+		groups = append(groups, g)
+	}
+	slices.SortFunc(groups, func(a, b group) int {
+		if c := cmp.Compare(a.outcome, b.outcome); c != 0 {
+			return c
+		}
+		return cmp.Compare(a.reason, b.reason)
+	})
+	for _, g := range groups {
+		fmt.Fprintf(&b, "%s, %s: %d (%s)\n", g.outcome, g.reason, counts[g], reasonTexts[g.reason])
+	}
+	for _, m := range r.Remarks {
+		fmt.Fprintf(&b, "note: %s: %s\n", m.Reason, m.Message)
+	}
+	_, err := w.Write(b.Bytes())
+	return err
+}
+
+// ReportSink keeps reports.
+type ReportSink interface {
+	// PutReport keeps a report for good.
+	PutReport(ctx context.Context, r *Report) error
+}
+
+// ToLocation keeps reports beside the backups, encrypted to the location's key, where its bucket may be written:
+// restores/<name>/<uid>/report.json.zst.age.
+func ToLocation(l *archive.Location) ReportSink { return locationReports{l} }
+
+type locationReports struct{ l *archive.Location }
+
+func (s locationReports) PutReport(ctx context.Context, r *Report) error {
+	recipient, err := age.ParseX25519Recipient(s.l.PublicKey())
+	if err != nil {
+		return fmt.Errorf("write the report of restore %s: %w", r.Name, err)
+	}
+	var sealed bytes.Buffer
+	if err := sealReport(&sealed, r, recipient); err != nil {
+		return fmt.Errorf("write the report of restore %s: %w", r.Name, err)
+	}
+	key := "restores/" + r.Name + "/" + r.UID + "/report.json.zst.age"
+	if _, err := s.l.Store().Put(ctx, key, &sealed, plugins.PutOptions{}); err != nil {
+		return fmt.Errorf("write the report of restore %s: %w", r.Name, err)
+	}
+	return nil
+}
+
+// sealReport writes JSON, compressed, encrypted.
+func sealReport(w io.Writer, r *Report, to age.Recipient) error {
+	sealed, err := age.Encrypt(w, to)
+	if err != nil {
+		return err
+	}
+	packed, err := zstd.NewWriter(sealed, zstd.WithEncoderConcurrency(1))
+	if err != nil {
+		return err
+	}
+	if err := json.NewEncoder(packed).Encode(r); err != nil {
+		return err
+	}
+	if err := packed.Close(); err != nil {
+		return err
+	}
+	return sealed.Close()
+}

@@ -1,0 +1,296 @@
+package restore
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"net/url"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
+
+	"kedge.dev/kedge/api/v1alpha1"
+	"kedge.dev/kedge/plugins"
+	"kedge.dev/kedge/plugins/actions"
+)
+
+// run is one execution of a plan.
+type run struct {
+	e       *Engine
+	plan    *Plan
+	manager string
+	query   url.Values // of creates
+	prep    preparer
+	merger  *plugins.Chain
+	resumed bool
+	started time.Time // by our clock
+	since   time.Time // by the target's clock, when the restore first began
+
+	jobs    chan job
+	reading *semaphore.Weighted // chunks being read
+	buffers sync.Pool
+
+	// mu guards the changing fields of plan.items, and what follows.
+	mu      sync.Mutex
+	entries map[int32][]Entry
+	counts  v1alpha1.RestoreCounts
+	waits   map[string]time.Time // when to give up, by wait
+	parked  map[int32]*parkedItem
+
+	targets    sync.Map // uint16 -> *target, where what is served changed during the run
+	liveOwners sync.Map // path -> uid
+	selectors  map[string]bool
+	namespace  map[string]int32 // Namespace items, by their name in the target
+}
+
+// job is one object on its way to a worker.
+type job struct {
+	index int32
+	raw   *[]byte
+	done  func()
+}
+
+// Run carries the plan out. Where the engine has a journal that holds an earlier run of the same restore, it goes on from there.
+// The report says what became of every object; it is given whenever the run began, also beside an error. Cancelling ctx stops the
+// run within seconds; that is no error, the report's phase says it. An error means that the run could not go on: the target or
+// the backup cannot be read, the journal cannot be written.
+func (e *Engine) Run(ctx context.Context, p *Plan) (*Report, error) {
+	x, err := e.newRun(p)
+	if err != nil {
+		return nil, err
+	}
+	if err := x.open(ctx); err != nil {
+		return nil, err
+	}
+	err = x.check(ctx)
+	if err == nil {
+		err = x.execute(ctx)
+	}
+	cancelled := ctx.Err() != nil
+	if cancelled {
+		err = nil
+	}
+	return x.close(context.WithoutCancel(ctx), cancelled, err)
+}
+
+func (e *Engine) newRun(p *Plan) (*run, error) {
+	x := &run{
+		e: e, plan: p, manager: fieldManager(p.Request.Name), started: e.now(), since: p.started,
+		jobs: make(chan job), reading: semaphore.NewWeighted(4), buffers: sync.Pool{New: func() any { return new([]byte) }},
+		entries: map[int32][]Entry{}, waits: map[string]time.Time{}, parked: map[int32]*parkedItem{}, selectors: map[string]bool{}, namespace: map[string]int32{},
+	}
+	x.query = url.Values{"fieldManager": {x.manager}}
+	for i := range p.items {
+		it := &p.items[i]
+		if p.resources[it.res].stage == stageNamespaces && it.step >= 0 {
+			x.namespace[p.pipeline.Ref(p.ref(int32(i))).Name] = int32(i)
+		}
+	}
+	spec := &p.Request.Spec
+	chain, err := plugins.NewChain(actions.All(actions.Options{
+		PreserveNodePorts: spec.PreserveNodePorts, PreserveClusterIPs: spec.PreserveClusterIPs, IncludeControlled: spec.IncludeControlled,
+		Restored: x.isRestored, ServiceSelects: x.serviceSelects,
+	})...)
+	if err != nil {
+		return nil, err
+	}
+	x.merger = chain
+	x.prep = preparer{plan: p, chain: chain, targetOf: x.targetOf, relink: x.relink}
+	return x, nil
+}
+
+// fieldManager names the restore to the target. Servers take at most 128 characters.
+func fieldManager(name string) string {
+	const limit = 128
+	m := "kedge/" + name
+	if len(m) <= limit {
+		return m
+	}
+	h := fnv.New64a()
+	h.Write([]byte(name)) //nolint:errcheck // a hash takes everything
+	return fmt.Sprintf("%s-%016x", m[:limit-17], h.Sum64())
+}
+
+// isRestored says whether an object is part of the restore, for actions that ask before they keep a reference to it.
+func (x *run) isRestored(ref plugins.Ref) bool {
+	i := x.plan.lookup(ref)
+	return i >= 0 && x.plan.items[i].step >= 0
+}
+
+// serviceSelects says whether a Service of the source has a selector, so that its endpoints are made again.
+func (x *run) serviceSelects(namespace, name string) bool { return x.selectors[namespace+"/"+name] }
+
+// execute runs all steps.
+func (x *run) execute(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for range x.e.concurrency() {
+		g.Go(func() error { return x.work(ctx) })
+	}
+	g.Go(func() error {
+		defer close(x.jobs)
+		return x.schedule(ctx)
+	})
+	return g.Wait()
+}
+
+// schedule starts each step when those that it needs are done, and tries parked objects again until there are none.
+func (x *run) schedule(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	done := make([]chan struct{}, len(x.plan.Steps))
+	for n := range done {
+		done[n] = make(chan struct{})
+	}
+	for n := range x.plan.Steps {
+		g.Go(func() error {
+			for _, m := range x.plan.Steps[n].Needs {
+				select {
+				case <-done[m]:
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+			}
+			if err := x.step(ctx, &x.plan.Steps[n]); err != nil {
+				return fmt.Errorf("step %s: %w", x.plan.Steps[n].Name(), err)
+			}
+			close(done[n])
+			return nil
+		})
+	}
+	g.Go(func() error { return x.retryParked(ctx, done) })
+	return g.Wait()
+}
+
+// step does the work of one step.
+func (x *run) step(ctx context.Context, s *Step) error {
+	if s.position.band == bandGates {
+		if err := x.drainParked(ctx); err != nil {
+			return err
+		}
+	}
+	switch s.position.stage {
+	case stageEstablished:
+		return x.waitEstablished(ctx, s)
+	case stageBackends:
+		return x.waitBackends(ctx, s)
+	default:
+		return x.submit(ctx, x.unfinished(s))
+	}
+}
+
+// unfinished gives the step's objects that a run before this one has not finished.
+func (x *run) unfinished(s *Step) []int32 {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	out := make([]int32, 0, len(s.items))
+	for _, i := range s.items {
+		if x.plan.items[i].state == Pending {
+			out = append(out, i)
+		}
+	}
+	return out
+}
+
+// submit reads the objects, hands them to the workers, and returns when all have been tried.
+func (x *run) submit(ctx context.Context, items []int32) error {
+	slices.SortFunc(items, func(a, b int32) int {
+		return cmp.Or(cmp.Compare(x.plan.items[a].chunk, x.plan.items[b].chunk), cmp.Compare(a, b))
+	})
+	var tried sync.WaitGroup
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(2)
+	for len(items) > 0 {
+		n := 1
+		for n < len(items) && x.plan.items[items[n]].chunk == x.plan.items[items[0]].chunk {
+			n++
+		}
+		part := items[:n]
+		items = items[n:]
+		g.Go(func() error { return x.submitChunk(ctx, part, &tried) })
+	}
+	err := g.Wait()
+	tried.Wait()
+	return err
+}
+
+func (x *run) submitChunk(ctx context.Context, items []int32, tried *sync.WaitGroup) error {
+	if err := x.reading.Acquire(ctx, 1); err != nil {
+		return err
+	}
+	defer x.reading.Release(1)
+	return x.plan.readChunk(ctx, x.plan.items[items[0]].chunk, items, func(i int32, raw []byte) error {
+		buf := x.buffers.Get().(*[]byte) //nolint:errcheck,forcetypeassert // the pool holds nothing else
+		*buf = append((*buf)[:0], raw...)
+		tried.Add(1)
+		select {
+		case x.jobs <- job{index: i, raw: buf, done: tried.Done}:
+			return nil
+		case <-ctx.Done():
+			tried.Done()
+			return ctx.Err()
+		}
+	})
+}
+
+// work is one worker.
+func (x *run) work(ctx context.Context) error {
+	for j := range x.jobs {
+		err := ctx.Err()
+		if err == nil {
+			err = x.do(ctx, j.index, *j.raw)
+		}
+		if cap(*j.raw) <= 1<<20 {
+			x.buffers.Put(j.raw)
+		}
+		j.done()
+		if err != nil && ctx.Err() == nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// check reads everything that the plan writes once before the first write, so that a damaged backup changes nothing, and
+// learns on its way which Services have selectors. What it reads stays in memory where there is room.
+func (x *run) check(ctx context.Context) error {
+	var items []int32
+	for i := range x.plan.items {
+		it := &x.plan.items[i]
+		if it.step >= 0 && (it.state == Pending || x.plan.resources[it.res].stage == stageServices) {
+			items = append(items, int32(i))
+		}
+	}
+	slices.SortStableFunc(items, func(a, b int32) int { return cmp.Compare(x.plan.items[a].chunk, x.plan.items[b].chunk) })
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(2)
+	var mu sync.Mutex
+	for len(items) > 0 {
+		n := 1
+		for n < len(items) && x.plan.items[items[n]].chunk == x.plan.items[items[0]].chunk {
+			n++
+		}
+		part := items[:n]
+		items = items[n:]
+		g.Go(func() error {
+			return x.plan.readChunk(ctx, x.plan.items[part[0]].chunk, part, func(i int32, raw []byte) error {
+				if x.plan.resources[x.plan.items[i].res].stage == stageServices && hasSelector(raw) {
+					mu.Lock()
+					defer mu.Unlock()
+					x.selectors[x.plan.namespaces[x.plan.items[i].ns]+"/"+x.plan.items[i].name] = true
+				}
+				return nil
+			})
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return fmt.Errorf("check the backup before the first write: %w", err)
+	}
+	return nil
+}
+
+// errUnreachable ends a run whose target does not come back.
+var errUnreachable = errors.New("the target has not answered for as long as spec.waitTimeout allows: resume the restore when it does")
