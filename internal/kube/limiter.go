@@ -31,11 +31,14 @@ func newLimiter(ceiling int, now func() time.Time) *limiter {
 
 // acquire waits for a slot.
 func (l *limiter) acquire(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	l.mu.Lock()
 	if len(l.waiting) == 0 && float64(l.inFlight) < l.limit {
 		l.inFlight++
 		l.mu.Unlock()
-		return ctx.Err()
+		return nil
 	}
 	ready := make(chan struct{})
 	l.waiting = append(l.waiting, ready)

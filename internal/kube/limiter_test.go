@@ -60,6 +60,9 @@ func TestLimiterBounds(t *testing.T) {
 			t.Fatal("a third request went through")
 		}
 		cancel()
+		if err := l.acquire(ctx); !errors.Is(err, context.Canceled) {
+			t.Errorf("error %v", err)
+		}
 		if err := <-gaveUp; !errors.Is(err, context.Canceled) {
 			t.Errorf("error %v", err)
 		}
@@ -69,6 +72,9 @@ func TestLimiterBounds(t *testing.T) {
 		}
 		l.release(false)
 		l.release(false)
+		if err := l.acquire(ctx); !errors.Is(err, context.Canceled) {
+			t.Errorf("error %v", err)
+		}
 		if l.inFlight != 0 {
 			t.Errorf("%d in flight at the end", l.inFlight)
 		}
