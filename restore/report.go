@@ -3,19 +3,14 @@ package restore
 import (
 	"bytes"
 	"cmp"
-	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"slices"
 	"time"
 
-	"filippo.io/age"
-	"github.com/klauspost/compress/zstd"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"kedge.dev/kedge/api/v1alpha1"
-	"kedge.dev/kedge/backup/archive"
 	"kedge.dev/kedge/plugins"
 )
 
@@ -130,51 +125,4 @@ func (r *Report) WriteSummary(w io.Writer) error {
 	}
 	_, err := w.Write(b.Bytes())
 	return err
-}
-
-// ReportSink keeps reports.
-type ReportSink interface {
-	// PutReport keeps a report for good.
-	PutReport(ctx context.Context, r *Report) error
-}
-
-// ToLocation keeps reports beside the backups, encrypted to the location's key, where its bucket may be written:
-// restores/<name>/<uid>/report.json.zst.age.
-func ToLocation(l *archive.Location) ReportSink { return locationReports{l} }
-
-type locationReports struct{ l *archive.Location }
-
-func (s locationReports) PutReport(ctx context.Context, r *Report) error {
-	recipient, err := age.ParseX25519Recipient(s.l.PublicKey())
-	if err != nil {
-		return fmt.Errorf("write the report of restore %s: %w", r.Name, err)
-	}
-	var sealed bytes.Buffer
-	if err := sealReport(&sealed, r, recipient); err != nil {
-		return fmt.Errorf("write the report of restore %s: %w", r.Name, err)
-	}
-	key := "restores/" + r.Name + "/" + r.UID + "/report.json.zst.age"
-	if _, err := s.l.Store().Put(ctx, key, &sealed, plugins.PutOptions{}); err != nil {
-		return fmt.Errorf("write the report of restore %s: %w", r.Name, err)
-	}
-	return nil
-}
-
-// sealReport writes JSON, compressed, encrypted.
-func sealReport(w io.Writer, r *Report, to age.Recipient) error {
-	sealed, err := age.Encrypt(w, to)
-	if err != nil {
-		return err
-	}
-	packed, err := zstd.NewWriter(sealed, zstd.WithEncoderConcurrency(1))
-	if err != nil {
-		return err
-	}
-	if err := json.NewEncoder(packed).Encode(r); err != nil {
-		return err
-	}
-	if err := packed.Close(); err != nil {
-		return err
-	}
-	return sealed.Close()
 }

@@ -20,16 +20,16 @@ import (
 const maxReport = 256 << 20
 
 // Reports reads the reports that a location keeps, of all restores or, where name is not empty, of those of that name, and calls
-// fn with each, in the order of names and uids. It stops at fn's first error, which it returns. A report that cannot be read is
+// fn with each, in the order of names and uids; a restore that was resumed has one for each run. It stops at fn's first error, which it returns. A report that cannot be read is
 // an *archive.DamageError.
 func Reports(ctx context.Context, l *archive.Location, keys *archive.Keys, name string, fn func(*Report) error) error {
-	prefix := "restores/"
+	prefix := reportsPrefix
 	if name != "" {
 		prefix += name + "/"
 	}
 	var found []string
 	err := l.Store().List(ctx, prefix, func(info plugins.ObjectInfo) error {
-		if strings.HasSuffix(info.Key, "/report.json.zst.age") {
+		if strings.Contains(info.Key, "/report") && strings.HasSuffix(info.Key, reportSuffix) {
 			found = append(found, info.Key)
 		}
 		return nil
