@@ -53,8 +53,8 @@ const (
 // Change is what a restore would do with one object.
 type Change struct {
 	Ref plugins.Ref `json:"ref"`
-	// Target names the object in the target where that is another version, namespace or name: "deployments.v1.apps shop2/cart".
-	Target  string       `json:"target,omitempty"`
+	// Target names the object in the target where that is another version, namespace or name.
+	Target  *plugins.Ref `json:"target,omitempty"`
 	Step    string       `json:"step,omitempty"`
 	Action  ChangeAction `json:"action"`
 	Reason  Reason       `json:"reason,omitempty"`
@@ -171,7 +171,7 @@ func (x *run) preview(ctx context.Context, i int32, raw []byte) (Change, error) 
 	}
 	c.Remarks = p.remarks
 	if p.to != p.from {
-		c.Target = versioned(p.to)
+		c.Target = &p.to
 	}
 	if x.unchecked(&c, p) {
 		return c, nil
@@ -191,12 +191,6 @@ func (x *run) preview(ctx context.Context, i int32, raw []byte) (Change, error) 
 		return x.previewRefused(c, p, err)
 	}
 	return c, nil
-}
-
-// versioned names an object with its version.
-func versioned(r plugins.Ref) string {
-	r.Resource += "." + r.Version
-	return r.String()
 }
 
 // unchecked knows objects that the server cannot be asked about yet.
