@@ -54,7 +54,10 @@ func definition() plugins.Action {
 		name:    "CustomResourceDefinition",
 		matches: on("customresourcedefinitions.apiextensions.k8s.io", `"preserveUnknownFields"`, `.k8s.io"`, `.kubernetes.io"`),
 		apply: func(item *plugins.Item) plugins.Decision {
-			_, warnings := crdschema.Upgrade(tree.Map(item.Object, "spec"))
+			var warnings []string
+			if spec := tree.Map(item.Object, "spec"); spec["preserveUnknownFields"] != nil {
+				_, warnings = crdschema.Upgrade(spec)
+			}
 			if w := crdschema.Approve(item.Object); w != "" {
 				warnings = append(warnings, w)
 			}

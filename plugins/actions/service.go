@@ -17,7 +17,7 @@ const lastAppliedAnnotation = "kubectl.kubernetes.io/last-applied-configuration"
 func service(opts Options) plugins.Action {
 	return &rule{
 		name:    "Service",
-		matches: on("services", `"clusterIP"`, `"clusterIPs"`, `"nodePort"`, `"healthCheckNodePort"`, `"loadBalancer"`),
+		matches: on("services", `"clusterIP"`, `"clusterIPs"`, `"nodePort"`, `"healthCheckNodePort"`),
 		apply: func(item *plugins.Item) plugins.Decision {
 			meta, spec := tree.Map(item.Object, "metadata"), tree.Map(item.Object, "spec")
 			if tree.Text(meta, "namespace") == "default" && tree.Text(meta, "name") == "kubernetes" {
@@ -30,7 +30,6 @@ func service(opts Options) plugins.Action {
 			if !opts.PreserveNodePorts {
 				dropNodePorts(spec, chosen)
 			}
-			delete(tree.Map(item.Object, "status"), "loadBalancer")
 			return goOn
 		},
 	}
