@@ -5,12 +5,14 @@ import (
 	"errors"
 	"net/http"
 	"strings"
+	"syscall"
 
 	"kedge.dev/kedge/backup"
 	"kedge.dev/kedge/backup/archive"
 	"kedge.dev/kedge/internal/kube"
 	"kedge.dev/kedge/plugins"
 	"kedge.dev/kedge/plugins/selection"
+	"kedge.dev/kedge/restore"
 )
 
 // rule recognizes errors of one kind: it gives their exit code and a remedy, or "" where their text has one already.
@@ -36,6 +38,9 @@ var rules = []rule{
 	statusRule,
 	is(kube.ErrUnreachable, exitUnreachable, "check the API server's address and the network; --kubeconfig and --context choose another cluster"),
 	is(kube.ErrRevisionGone, exitFailed, "try again; select less for one backup if it happens often"),
+	is(errNoState, exitNotFound, `"kedge restore get" lists the known restores`),
+	is(restore.ErrJournalMismatch, exitRefused, "resume it with the cluster that it was begun with (--kubeconfig, --context)"),
+	is(syscall.EWOULDBLOCK, exitRefused, "wait for the other process, or end it"),
 	is(backup.ErrNothingRead, exitRefused, "\"kedge doctor\" checks what the account may read"),
 	storeRule,
 	is(plugins.ErrAccess, exitUnreachable, ""),

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 
@@ -84,6 +85,16 @@ func (a *app) write(data []byte) error {
 // printf puts a line of text on stdout, made safe for a terminal.
 func (a *app) printf(format string, args ...any) {
 	fmt.Fprint(a.ui.Out, term.CleanText(fmt.Sprintf(format, args...)))
+}
+
+// printText puts on stdout what a function writes, made safe for a terminal.
+func (a *app) printText(write func(io.Writer) error) error {
+	var text strings.Builder
+	if err := write(&text); err != nil {
+		return err
+	}
+	a.printf("%s", text.String())
+	return nil
 }
 
 // printTable puts a table on stdout; an empty one is a note.

@@ -44,6 +44,7 @@ With --local everything runs in this process and nothing is installed in the clu
 	root.AddCommand(
 		a.locationCommand(),
 		a.backupCommand(),
+		a.restoreCommand(),
 		a.doctorCommand(),
 		a.versionCommand(),
 		exitCodesTopic(),
