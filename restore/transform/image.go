@@ -20,7 +20,7 @@ var imageRules = mappingRules{
 	needle: func(from string) string {
 		// "nginx" falls under a key for Docker Hub without holding it.
 		if strings.HasPrefix(from, dockerHub) || strings.HasPrefix(dockerHub, from) {
-			return `"image`
+			return "image"
 		}
 		return from
 	},
