@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // Item is one Kubernetes object on its way into or out of a backup.
@@ -37,6 +38,8 @@ func (it *Item) Remark(reason, format string, args ...any) {
 type Match struct {
 	// Resources are group resources as Ref.GroupResource writes them: "services", "deployments.apps"; "*" is every resource.
 	Resources []string
+	// Names narrows the match to items of these names; empty means any.
+	Names []string
 	// Contains narrows the match: the item's JSON has at least one of these byte strings somewhere, else the action would
 	// change nothing. It spares decoding; it must never be narrower than what Apply looks for. Empty means always.
 	Contains []string
@@ -86,6 +89,7 @@ type Chain struct {
 type link struct {
 	order    int
 	action   Action
+	names    []string
 	contains [][]byte
 }
 
@@ -113,7 +117,7 @@ func (c *Chain) add(order int, a Action, m Match) error {
 	if len(m.Resources) == 0 {
 		return fmt.Errorf("register action %s: a match names no resource", a.Name())
 	}
-	l := link{order: order, action: a}
+	l := link{order: order, action: a, names: m.Names}
 	for _, s := range m.Contains {
 		l.contains = append(l.contains, []byte(s))
 	}
@@ -134,7 +138,7 @@ func (c *Chain) add(order int, a Action, m Match) error {
 // is false, Apply need not be called and the item need not be decoded.
 func (c *Chain) Wants(ref Ref, raw []byte) bool {
 	for _, l := range c.everywhere {
-		if l.wants(raw) {
+		if l.wants(ref.Name, raw) {
 			return true
 		}
 	}
@@ -142,14 +146,17 @@ func (c *Chain) Wants(ref Ref, raw []byte) bool {
 		return false
 	}
 	for _, l := range c.byResource[ref.GroupResource()] {
-		if l.wants(raw) {
+		if l.wants(ref.Name, raw) {
 			return true
 		}
 	}
 	return false
 }
 
-func (l link) wants(raw []byte) bool {
+func (l link) wants(name string, raw []byte) bool {
+	if len(l.names) > 0 && !slices.Contains(l.names, name) {
+		return false
+	}
 	for _, s := range l.contains {
 		if bytes.Contains(raw, s) {
 			return true

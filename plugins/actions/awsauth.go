@@ -20,7 +20,9 @@ type awsAuth struct{}
 
 func (*awsAuth) Name() string { return "aws-auth" }
 
-func (*awsAuth) AppliesTo() []plugins.Match { return on("configmaps", `"aws-auth"`) }
+func (*awsAuth) AppliesTo() []plugins.Match {
+	return []plugins.Match{{Resources: []string{"configmaps"}, Names: []string{"aws-auth"}}}
+}
 
 func (*awsAuth) Merges(ref plugins.Ref) bool {
 	return ref.GroupResource() == "configmaps" && ref.Namespace == "kube-system" && ref.Name == "aws-auth"

@@ -80,8 +80,9 @@ var configMaps = map[string]string{
 func configMap() plugins.Action {
 	return &rule{
 		name: "ConfigMap",
-		matches: on("configmaps", `"kube-root-ca.crt"`, `"openshift-service-ca.crt"`, `"extension-apiserver-authentication"`,
-			`"kube-apiserver-legacy-service-account-token-tracking"`),
+		matches: []plugins.Match{{Resources: []string{"configmaps"}, Names: []string{
+			"kube-root-ca.crt", "openshift-service-ca.crt", "extension-apiserver-authentication", "kube-apiserver-legacy-service-account-token-tracking",
+		}}},
 		apply: func(item *plugins.Item) plugins.Decision {
 			meta := tree.Map(item.Object, "metadata")
 			name := tree.Text(meta, "name")
