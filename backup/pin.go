@@ -1,9 +1,11 @@
 package backup
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 
 	"golang.org/x/sync/errgroup"
@@ -75,8 +77,8 @@ func (r *reading) firstReading(ctx context.Context) error {
 	if r.anchor.revision != "" {
 		return nil
 	}
-	var lastErr error
-	for _, t := range r.targets {
+	var firstErr error
+	for _, t := range slices.SortedStableFunc(slices.Values(r.targets), func(a, b *target) int { return cmp.Compare(b.take, a.take) }) {
 		if _, custom := r.storageVersions[t.res.GroupResource()]; custom || (t.res.Group != "" && t.res.Group != "apps") {
 			continue
 		}
@@ -89,13 +91,15 @@ func (r *reading) firstReading(ctx context.Context) error {
 			if fatal(ctx, err) {
 				return err
 			}
-			lastErr = err
+			if firstErr == nil {
+				firstErr = err
+			}
 		}
 	}
-	if lastErr == nil {
+	if firstErr == nil {
 		return fmt.Errorf("%w: the selection names no resource of this cluster", ErrNothingRead)
 	}
-	return fmt.Errorf("%w: %w", ErrNothingRead, lastErr)
+	return fmt.Errorf("%w: %w", ErrNothingRead, firstErr)
 }
 
 func (r *reading) revisionOf(ctx context.Context, req kube.ListRequest) (string, kube.ListMeta, error) {

@@ -1,0 +1,192 @@
+package backup
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"k8s.io/client-go/rest"
+
+	"kedge.dev/kedge/api/v1alpha1"
+	"kedge.dev/kedge/internal/kube"
+	"kedge.dev/kedge/test/testbed"
+)
+
+// TestRepin lets the server compact the pinned revision away, and the engine must notice and pin another.
+func TestRepin(t *testing.T) {
+	for _, version := range versions {
+		t.Run(version, func(t *testing.T) {
+			c := testbed.NewCluster(t, version, testbed.NoControllers(), testbed.APIServerFlags("--etcd-compaction-interval=1s"))
+			apply(t, c, "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x, namespace: default}")
+			cfg := c.Kedge(t)
+			direct := newClient(t, c)
+			var waited atomic.Int32
+			cfg.WrapTransport = func(next http.RoundTripper) http.RoundTripper {
+				return roundTripper(func(req *http.Request) (*http.Response, error) {
+					if q := req.URL.Query(); q.Get("resourceVersionMatch") == "Exact" && waited.Add(1) == 1 {
+						waitCompacted(req.Context(), t, direct, q.Get("resourceVersion"))
+					}
+					return next.RoundTrip(req)
+				})
+			}
+			client, err := kube.New(cfg, kube.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			s, r := readInto(t, client, v1alpha1.BackupSpec{})
+			if s.items()["configmaps/v1 default/x"] == nil || len(r.report().Errors) > 0 {
+				t.Errorf("%+v", r.report())
+			}
+		})
+	}
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
+
+// waitCompacted changes an object until the server no longer has the revision.
+func waitCompacted(ctx context.Context, t *testing.T, client *kube.Client, revision string) {
+	t.Helper()
+	for n := 0; ctx.Err() == nil; n++ {
+		patch := fmt.Appendf(nil, `{"data":{"n":"%d"}}`, n)
+		if _, err := client.Do(ctx, kube.Request{Method: http.MethodPatch, Path: "/api/v1/namespaces/default/configmaps/x", Body: patch, ContentType: "application/merge-patch+json"}); err != nil {
+			t.Errorf("change an object: %v", err)
+			return
+		}
+		_, err := client.List(ctx, kube.ListRequest{Path: "/api/v1/configmaps", ResourceVersion: revision, Exact: true}, func([]byte) error { return nil })
+		if errors.Is(err, kube.ErrRevisionGone) {
+			return
+		}
+		if err != nil {
+			t.Errorf("list at %s: %v", revision, err)
+			return
+		}
+	}
+}
+
+// faultyClient is a client whose nth exact list gets another answer.
+func faultyClient(t *testing.T, cfg *rest.Config, answer func(n int32, req *http.Request) *http.Response) *kube.Client {
+	t.Helper()
+	var n atomic.Int32
+	cfg.WrapTransport = func(next http.RoundTripper) http.RoundTripper {
+		return roundTripper(func(req *http.Request) (*http.Response, error) {
+			if req.URL.Query().Get("resourceVersionMatch") == "Exact" {
+				if resp := answer(n.Add(1), req); resp != nil {
+					return resp, nil
+				}
+			}
+			return next.RoundTrip(req)
+		})
+	}
+	client, err := kube.New(cfg, kube.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return client
+}
+
+func status(code int, body map[string]any) *http.Response {
+	body["kind"], body["code"] = "Status", code
+	text, err := json.Marshal(body)
+	if err != nil {
+		panic(err)
+	}
+	return &http.Response{StatusCode: code, Header: http.Header{}, Body: io.NopCloser(bytes.NewReader(text)), ProtoMajor: 1, ProtoMinor: 1}
+}
+
+func TestRepinIsBounded(t *testing.T) {
+	c := testbed.SharedCluster(t, versions[1])
+	client := faultyClient(t, c.Kedge(t), func(int32, *http.Request) *http.Response {
+		return status(http.StatusGone, map[string]any{"reason": "Expired", "message": "too old"})
+	})
+	_, err := (&Engine{Kube: client}).Preview(t.Context(), Request{})
+	if !errors.Is(err, kube.ErrRevisionGone) || !strings.Contains(err.Error(), "5 times the revision was compacted away") {
+		t.Errorf("error %v", err)
+	}
+}
+
+// TestLostRevision gives the answers of which each must lead to a new pin, in the midst of a reading.
+func TestLostRevision(t *testing.T) {
+	c := testbed.SharedCluster(t, versions[1])
+	for name, resp := range map[string]func() *http.Response{
+		"410": func() *http.Response {
+			return status(http.StatusGone, map[string]any{"reason": "Expired", "message": "The provided continue parameter is too old"})
+		},
+		"504": func() *http.Response {
+			return status(http.StatusGatewayTimeout, map[string]any{"reason": "Timeout", "message": "Too large resource version: 9, current: 8"})
+		},
+		"500": func() *http.Response {
+			return status(http.StatusInternalServerError, map[string]any{"message": "etcdserver: mvcc: required revision is a future revision"})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			client := faultyClient(t, c.Kedge(t), func(n int32, _ *http.Request) *http.Response {
+				if n == 7 {
+					return resp()
+				}
+				return nil
+			})
+			s, r := readInto(t, client, v1alpha1.BackupSpec{})
+			if report := r.report(); len(report.Errors) > 0 || len(s.items()) < 100 {
+				t.Errorf("%d items, %+v", len(s.items()), report)
+			}
+		})
+	}
+}
+
+// TestOtherHistory lets one resource answer with revisions of its own: it is read alone, and the report says so.
+func TestOtherHistory(t *testing.T) {
+	c := testbed.SharedCluster(t, versions[1])
+	for name, low := range map[string]bool{"outside the bracket": true, "another page": false} {
+		t.Run(name, func(t *testing.T) {
+			cfg := c.Kedge(t)
+			cfg.WrapTransport = func(next http.RoundTripper) http.RoundTripper {
+				return roundTripper(func(req *http.Request) (*http.Response, error) {
+					exact := req.URL.Query().Get("resourceVersionMatch") == "Exact"
+					if req.URL.Path != "/api/v1/serviceaccounts" || (!low && !exact) {
+						return next.RoundTrip(req)
+					}
+					if exact && low {
+						t.Error("a resource of another history was asked for the pinned revision")
+					}
+					return rewriteRevision(next.RoundTrip(req))
+				})
+			}
+			client, err := kube.New(cfg, kube.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			s, r := readInto(t, client, v1alpha1.BackupSpec{})
+			report := r.report()
+			if len(report.Errors) > 0 || !strings.Contains(strings.Join(report.Notes, "\n"), "serviceaccounts") || s.items()["serviceaccounts/v1 kube-system/default"] == nil {
+				t.Errorf("%+v", report)
+			}
+		})
+	}
+}
+
+// rewriteRevision makes a list's revision 3.
+func rewriteRevision(resp *http.Response, err error) (*http.Response, error) {
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close() //nolint:errcheck // it was read
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return nil, err
+	}
+	head, rest, _ := bytes.Cut(body, []byte(`"metadata":{"resourceVersion":"`))
+	_, rest, _ = bytes.Cut(rest, []byte(`"`))
+	body = append(append(bytes.Clone(head), `"metadata":{"resourceVersion":"3"`...), rest...)
+	resp.Body = io.NopCloser(bytes.NewReader(body))
+	resp.ContentLength = int64(len(body))
+	return resp, nil
+}
