@@ -3,7 +3,9 @@ package awsconf
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/xml"
 	"errors"
+	"io"
 	"math/rand/v2"
 	"net/http"
 	"strconv"
@@ -44,7 +46,7 @@ func NewRetryer(attempts int, codes ...string) aws.Retryer {
 		o.Backoff = retry.BackoffDelayerFunc(backoff)
 		o.RateLimiter = ratelimit.None
 		o.Retryables = append([]retry.IsErrorRetryable{retry.IsErrorRetryableFunc(hopeless)}, o.Retryables...)
-		o.Retryables = append(o.Retryables, more, retry.RetryableHTTPStatusCode{Codes: map[int]struct{}{http.StatusTooManyRequests: {}}})
+		o.Retryables = append(o.Retryables, more, retry.IsErrorRetryableFunc(cutShort), retry.RetryableHTTPStatusCode{Codes: map[int]struct{}{http.StatusTooManyRequests: {}}})
 	})
 	return retryer{standard}
 }
@@ -91,6 +93,15 @@ func hopeless(err error) aws.Ternary {
 	case errors.As(err, &creds), errors.As(err, &certificate), errors.As(err, &authority), errors.As(err, &hostname),
 		errors.As(err, &invalid), errors.As(err, &record), plainHTTP(err):
 		return aws.FalseTernary
+	}
+	return aws.UnknownTernary
+}
+
+// cutShort recognises an answer whose connection broke in the middle, which the SDK takes for a malformed one.
+func cutShort(err error) aws.Ternary {
+	var syntax *xml.SyntaxError
+	if errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &syntax) && strings.Contains(syntax.Msg, "unexpected EOF") {
+		return aws.TrueTernary
 	}
 	return aws.UnknownTernary
 }

@@ -162,7 +162,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // fill reads up to one part from r, and says whether r has ended. The buffer grows with the object, so that small ones take little.
 func (s *Store) fill(ctx context.Context, r io.Reader) (data []byte, ended bool, err error) {
 	size := int(s.opts.PartSize)
-	if sized, ok := r.(interface{ Len() int }); ok && sized.Len() < size-1 {
+	if sized, ok := r.(interface{ Len() int }); ok && sized.Len() >= 0 && sized.Len() < size-1 {
 		data = make([]byte, 0, sized.Len()+1) // room for the read that finds the end
 	}
 	for len(data) < size {
