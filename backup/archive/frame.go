@@ -79,9 +79,16 @@ func (f *Frame) MayHold(namespace string) bool {
 // MayHoldKey says whether a key is within the frame's range.
 func (f *Frame) MayHoldKey(key string) bool { return f.First <= key && key <= f.Last }
 
-// compareSections orders sections in the archive.
-func compareSections(aGroup, aResource, aVersion, bGroup, bResource, bVersion string) int {
-	return cmp.Or(cmp.Compare(aResource, bResource), cmp.Compare(aGroup, bGroup), cmp.Compare(aVersion, bVersion))
+// sectionID is one resource in one version.
+type sectionID struct {
+	group, resource, version string
+}
+
+func (f *Frame) section() sectionID { return sectionID{f.Group, f.Resource, f.Version} }
+
+// compare orders sections in the archive.
+func (a sectionID) compare(b sectionID) int {
+	return cmp.Or(cmp.Compare(a.resource, b.resource), cmp.Compare(a.group, b.group), cmp.Compare(a.version, b.version))
 }
 
 // checkMember says why ref cannot be in the frame after the key last.
@@ -98,10 +105,21 @@ func (f *Frame) checkMember(ref plugins.Ref, last string, first bool) error {
 		return fmt.Errorf("%s is there twice", ref)
 	case !first && key < last:
 		return fmt.Errorf("%q after %q", key, last)
-	case f.Namespaces == 0 && ref.Namespace != "", f.Namespaces == 1 && ref.Namespace != f.Namespace, f.Namespaces > 1 && ref.Namespace == "":
+	case !f.spans(ref.Namespace):
 		return fmt.Errorf("%s is in another namespace than the frame", ref)
 	}
 	return nil
+}
+
+// spans says whether an item of the namespace fits what the table says of the frame.
+func (f *Frame) spans(namespace string) bool {
+	switch f.Namespaces {
+	case 0:
+		return namespace == ""
+	case 1:
+		return namespace == f.Namespace
+	}
+	return namespace != ""
 }
 
 func (f *Frame) checkEnd(last string, n int) error {
@@ -120,6 +138,12 @@ func (f *Frame) validate() error {
 		return fmt.Errorf("keys %q to %q", f.First, f.Last)
 	case f.Items < 1 || f.Bytes < 0 || f.Namespaces < 0 || f.Namespaces > f.Items || (f.Namespaces == 1) != (f.Namespace != ""):
 		return fmt.Errorf("%d items in %d namespaces", f.Items, f.Namespaces)
+	}
+	return f.validateSizes()
+}
+
+func (f *Frame) validateSizes() error {
+	switch {
 	case f.RawSize < tarBlock || f.RawSize > maxFrameRaw || f.Bytes > f.RawSize || int64(f.Items) > f.RawSize/tarBlock:
 		return fmt.Errorf("%d items of %d bytes, %d as tar", f.Items, f.Bytes, f.RawSize)
 	case f.IndexRawSize < 1 || f.IndexRawSize > maxFrameRaw || int64(f.Items) > f.IndexRawSize:
@@ -152,7 +176,7 @@ func (t *table) validate() error {
 			continue
 		}
 		before := &t.Frames[i-1]
-		order := compareSections(before.Group, before.Resource, before.Version, f.Group, f.Resource, f.Version)
+		order := before.section().compare(f.section())
 		if order > 0 || order == 0 && before.Last >= f.First {
 			return fmt.Errorf("frame %d is out of order", i)
 		}

@@ -63,7 +63,10 @@ func drawName(rt *rapid.T) string {
 }
 
 func drawContent(rt *rapid.T, ref plugins.Ref) []byte {
-	size := rapid.OneOf(rapid.IntRange(0, 300), rapid.IntRange(0, 300), rapid.IntRange(0, 3<<20)).Draw(rt, "size")
+	size := rapid.IntRange(0, 300).Draw(rt, "size")
+	if rapid.IntRange(0, 30).Draw(rt, "large") == 30 {
+		size *= 10 << 10
+	}
 	raw := fmt.Appendf(nil, `{"metadata":{"name":%s,"namespace":%q},"filler":"`, quoted(ref.Name), ref.Namespace)
 	for i := 0; len(raw) < size; i++ {
 		raw = fmt.Appendf(raw, "%d,", i)

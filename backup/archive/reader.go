@@ -283,7 +283,7 @@ func (r *Reader) frame(ctx context.Context, f *Frame, t *tool) ([]byte, error) {
 	if err != nil {
 		return nil, fileError(r.rec.ID(), FileItems, f.Offset, err)
 	}
-	return r.unpack(FileItems, Range{f.Offset, f.Size, f.SHA256}, f.RawSize, comp, t)
+	return r.unpack(FileItems, f.items(), f.RawSize, comp, t)
 }
 
 // unpack checks and decompresses one frame.

@@ -135,6 +135,10 @@ func (r *Record) validate(name, uid string) error {
 	case r.Counts.Items < 0 || r.Counts.Bytes < 0:
 		return fmt.Errorf("negative counts")
 	}
+	return r.validateFiles()
+}
+
+func (r *Record) validateFiles() error {
 	for i, f := range r.Files {
 		switch {
 		case !validFileName(f.Name) || f.Name == FileSignature:

@@ -109,7 +109,9 @@ func (w *Writer) layout(sum *Summary) (*content, error) {
 		return nil, err
 	}
 	c := &content{table: table{APIs: slices.Clone(sum.APIs), Frames: []Frame{}}}
-	slices.SortFunc(c.table.APIs, func(a, b API) int { return compareSections(a.Group, a.Resource, "", b.Group, b.Resource, "") })
+	slices.SortFunc(c.table.APIs, func(a, b API) int {
+		return sectionID{a.Group, a.Resource, ""}.compare(sectionID{b.Group, b.Resource, ""})
+	})
 	var items, index []part
 	var itemsEnd, indexEnd int64
 	for _, p := range w.sorted() {

@@ -236,6 +236,8 @@ func (s *Section) Abort() {
 	s.w.drop(s)
 }
 
+func (o SectionOptions) id() sectionID { return sectionID{o.Group, o.Resource, o.Version} }
+
 func (s *Section) name() string {
 	return plugins.Ref{Group: s.opts.Group, Resource: s.opts.Resource}.GroupResource() + " " + s.opts.Version
 }

@@ -163,11 +163,15 @@ func (v *verification) framed(ctx context.Context, r *Reader, frames []Frame) er
 	pairs := make(chan pair)
 	group.Go(func() error {
 		defer close(itemFrames)
-		return v.stream(ctx, items, v.splitter(ctx, FileItems, frames, itemFrames, func(f *Frame) Range { return Range{f.Offset, f.Size, f.SHA256} }, tarEnd()))
+		return v.stream(ctx, items, func(plain io.Reader) error {
+			return v.split(ctx, &splitter{FileItems, frames, itemFrames, (*Frame).items, tarEnd()}, plain)
+		})
 	})
 	group.Go(func() error {
 		defer close(rowFrames)
-		return v.stream(ctx, index, v.splitter(ctx, FileIndex, frames, rowFrames, func(f *Frame) Range { return f.Index }, nil))
+		return v.stream(ctx, index, func(plain io.Reader) error {
+			return v.split(ctx, &splitter{FileIndex, frames, rowFrames, (*Frame).rows, nil}, plain)
+		})
 	})
 	group.Go(func() error {
 		defer close(pairs)
@@ -187,7 +191,9 @@ func (v *verification) framed(ctx context.Context, r *Reader, frames []Frame) er
 				return err
 			}
 			for p := range pairs {
-				v.checkPair(r, &frames[p.index], p, t)
+				if err := v.checkPair(ctx, r, &frames[p.index], p, t); err != nil {
+					return err
+				}
 			}
 			return nil
 		})
@@ -198,47 +204,57 @@ func (v *verification) framed(ctx context.Context, r *Reader, frames []Frame) er
 // takeFor gives a tool where there are frames to check.
 func (r *Reader) takeFor(frames []Frame) (*tool, error) {
 	if len(frames) == 0 {
-		return nil, nil //nolint:nilnil // nothing to check needs no tool
+		return nil, nil
 	}
 	return r.take()
 }
 
-// splitter cuts a decrypted file at the places that the table names. Between frames there may be padding, of which each
-// byte is known; after the last there must be the end, which decompresses to tail.
-func (v *verification) splitter(ctx context.Context, name string, frames []Frame, out chan<- []byte, at func(*Frame) Range, tail []byte) func(io.Reader) error {
-	return func(plain io.Reader) error {
-		damage := func(offset int64, detail string, err error) error {
-			return &DamageError{Backup: v.rec.ID(), File: name, Offset: offset, Detail: detail, Err: err}
-		}
-		var pos int64
-		for i := range frames {
-			where := at(&frames[i])
-			if err := expectPadding(plain, where.Offset-pos); err != nil {
-				return damage(pos, "padding", err)
-			}
-			buf := make([]byte, where.Size)
-			if _, err := io.ReadFull(plain, buf); err != nil {
-				return damage(where.Offset, "it does not decrypt", err)
-			}
-			pos = where.Offset + where.Size
-			select {
-			case out <- buf:
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-		}
-		if v.tableUnknown(frames) {
-			return drain(name, plain)
-		}
-		rest, err := io.ReadAll(io.LimitReader(plain, ageChunk))
-		if err != nil {
-			return damage(pos, "it does not decrypt", err)
-		}
-		if err := expectTail(rest, tail); err != nil {
-			return damage(pos, "after the last frame", err)
-		}
-		return nil
+// splitter says how a decrypted file is cut: at the places of its frames, up to an end that decompresses to tail.
+type splitter struct {
+	file   string
+	frames []Frame
+	out    chan<- []byte
+	at     func(*Frame) Range
+	tail   []byte
+}
+
+func (f *Frame) items() Range { return Range{f.Offset, f.Size, f.SHA256} }
+func (f *Frame) rows() Range  { return f.Index }
+
+// split cuts a decrypted file at the places that the table names. Between frames there may be padding, of which each
+// byte is known; after the last there must be the end.
+func (v *verification) split(ctx context.Context, s *splitter, plain io.Reader) error {
+	damage := func(offset int64, detail string, err error) error {
+		return &DamageError{Backup: v.rec.ID(), File: s.file, Offset: offset, Detail: detail, Err: err}
 	}
+	var pos int64
+	for i := range s.frames {
+		where := s.at(&s.frames[i])
+		if err := expectPadding(plain, where.Offset-pos); err != nil {
+			return damage(pos, "padding", err)
+		}
+		buf := make([]byte, where.Size)
+		if _, err := io.ReadFull(plain, buf); err != nil {
+			return damage(where.Offset, "it does not decrypt", err)
+		}
+		pos = where.Offset + where.Size
+		select {
+		case s.out <- buf:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	if v.tableUnknown(s.frames) {
+		return drain(s.file, plain)
+	}
+	rest, err := io.ReadAll(io.LimitReader(plain, ageChunk))
+	if err != nil {
+		return damage(pos, "it does not decrypt", err)
+	}
+	if err := expectTail(rest, s.tail); err != nil {
+		return damage(pos, "after the last frame", err)
+	}
+	return nil
 }
 
 // tableUnknown says that the frame table could not be read, so that only the outside of a file can be checked.
@@ -276,30 +292,24 @@ func expectTail(rest, tail []byte) error {
 	return nil
 }
 
-// checkPair checks one frame, its shard, and that both are about the same objects.
-func (v *verification) checkPair(r *Reader, f *Frame, p pair, t *tool) {
-	var rows []Row
-	if p.rows != nil {
-		if raw, ok := v.unpacked(r, FileIndex, f.Index, f.IndexRawSize, p.rows, t); ok {
-			err := parseRows(f, raw, v.rec.strict(), func(row Row) error {
-				rows = append(rows, row)
-				return nil
-			})
-			if err != nil {
-				v.add(FileIndex, f.Index.Offset, err.Error())
-				rows = nil
-			}
-		}
+// checkPair checks one frame, its shard, and that both are about the same objects. What did not come from a stream,
+// because the stream broke before it, is read by itself, so that the result says how far the damage goes.
+func (v *verification) checkPair(ctx context.Context, r *Reader, f *Frame, p pair, t *tool) error {
+	rows, err := v.shardRows(ctx, r, f, p, t)
+	if err != nil {
+		return err
 	}
 	if p.items == nil {
-		return
+		if p.items, err = r.items.read(ctx, f.Offset, f.Size, &t.buffers); err != nil {
+			return v.note(ctx, fileError(r.rec.ID(), FileItems, f.Offset, err))
+		}
 	}
-	raw, ok := v.unpacked(r, FileItems, Range{f.Offset, f.Size, f.SHA256}, f.RawSize, p.items, t)
-	if !ok {
-		return
+	raw, err := r.unpack(FileItems, f.items(), f.RawSize, p.items, t)
+	if !v.noted(err) {
+		return nil
 	}
 	n, size := 0, int64(0)
-	err := walkTar(f, raw, func(offset int64, ref plugins.Ref, item []byte) error {
+	err = walkTar(f, raw, func(offset int64, ref plugins.Ref, item []byte) error {
 		if err := checkItem(ref, item, rows, n); err != nil {
 			v.add(FileItems, f.Offset, fmt.Sprintf("item at byte %d of the frame: %v", offset, err))
 		}
@@ -309,21 +319,46 @@ func (v *verification) checkPair(r *Reader, f *Frame, p pair, t *tool) {
 	})
 	if err != nil {
 		v.add(FileItems, f.Offset, err.Error())
-		return
+		return nil
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.res.Items += n
 	v.res.Bytes += size
+	return nil
 }
 
-func (v *verification) unpacked(r *Reader, file string, at Range, rawSize int64, comp []byte, t *tool) ([]byte, bool) {
-	raw, err := r.unpack(file, at, rawSize, comp, t)
+// shardRows gives the rows of one frame; nil where the shard is damaged, which is noted.
+func (v *verification) shardRows(ctx context.Context, r *Reader, f *Frame, p pair, t *tool) ([]Row, error) {
+	comp, err := p.rows, error(nil)
+	if comp == nil {
+		if comp, err = r.index.read(ctx, f.Index.Offset, f.Index.Size, &t.buffers); err != nil {
+			return nil, v.note(ctx, fileError(r.rec.ID(), FileIndex, f.Index.Offset, err))
+		}
+	}
+	raw, err := r.unpack(FileIndex, f.rows(), f.IndexRawSize, comp, t)
+	if !v.noted(err) {
+		return nil, nil
+	}
+	rows := make([]Row, 0, f.Items)
+	err = parseRows(f, raw, v.rec.strict(), func(row Row) error {
+		rows = append(rows, row)
+		return nil
+	})
+	if err != nil {
+		v.add(FileIndex, f.Index.Offset, err.Error())
+		return nil, nil
+	}
+	return rows, nil
+}
+
+// noted makes a problem of damage to one frame, and says whether there was none.
+func (v *verification) noted(err error) bool {
 	var damage *DamageError
 	if errors.As(err, &damage) {
-		v.add(file, damage.Offset, problemText(damage))
+		v.add(damage.File, damage.Offset, problemText(damage))
 	}
-	return raw, err == nil
+	return err == nil
 }
 
 // checkItem compares an item with its row, and with what its own JSON says that it is.

@@ -92,7 +92,7 @@ type Writer struct {
 	bytes atomic.Int64
 
 	mu       sync.Mutex
-	sections map[SectionOptions]*Section
+	sections map[sectionID]*Section
 }
 
 // Write makes a backup. fill registers sections and fills them, with as many goroutines as it likes and under the
@@ -120,24 +120,17 @@ func (l *Location) Write(ctx context.Context, opts WriteOptions, fill func(conte
 }
 
 func (l *Location) newWriter(ctx context.Context, opts WriteOptions) (*Writer, error) {
+	if err := l.checkOptions(opts); err != nil {
+		return nil, err
+	}
 	if opts.Concurrency < 1 {
 		opts.Concurrency = min(runtime.GOMAXPROCS(0), maxWorkers)
-	}
-	switch {
-	case !validName(opts.Name):
-		return nil, fmt.Errorf("%w: the name must be a DNS subdomain in lower case", ErrInvalid)
-	case !validUID(opts.UID):
-		return nil, fmt.Errorf("%w: the uid must be of letters, digits and dashes", ErrInvalid)
-	case opts.Now == nil || opts.Rand == nil:
-		return nil, fmt.Errorf("%w: Now and Rand are needed", ErrInvalid)
-	case opts.PublicKey != "" && opts.PublicKey != l.info.PublicKey:
-		return nil, fmt.Errorf("%w: the bucket says %s, pinned is %s (find out who changed kedge.json before you trust it)", ErrKeyMismatch, l.info.PublicKey, opts.PublicKey)
 	}
 	w := &Writer{
 		loc: l, opts: opts,
 		jobs:     make(chan job),
 		free:     make(chan *pending, opts.Concurrency+1),
-		sections: map[SectionOptions]*Section{},
+		sections: map[sectionID]*Section{},
 	}
 	var err error
 	if w.recipient, err = age.ParseX25519Recipient(l.info.PublicKey); err != nil {
@@ -162,6 +155,20 @@ func (l *Location) newWriter(ctx context.Context, opts WriteOptions) (*Writer, e
 	}
 	w.log, err = newLogSpool(w.spool, opts.Now)
 	return w, err
+}
+
+func (l *Location) checkOptions(opts WriteOptions) error {
+	switch {
+	case !validName(opts.Name):
+		return fmt.Errorf("%w: the name must be a DNS subdomain in lower case", ErrInvalid)
+	case !validUID(opts.UID):
+		return fmt.Errorf("%w: the uid must be of letters, digits and dashes", ErrInvalid)
+	case opts.Now == nil || opts.Rand == nil:
+		return fmt.Errorf("%w: Now and Rand are needed", ErrInvalid)
+	case opts.PublicKey != "" && opts.PublicKey != l.info.PublicKey:
+		return fmt.Errorf("%w: the bucket says %s, pinned is %s (find out who changed kedge.json before you trust it)", ErrKeyMismatch, l.info.PublicKey, opts.PublicKey)
+	}
+	return nil
 }
 
 // checkWritable saves the work where the backup is there already or is going away.
@@ -230,25 +237,22 @@ func (w *Writer) Section(opts SectionOptions) (*Section, error) {
 	if !validGVR(opts.Group, opts.Version, opts.Resource) {
 		return nil, fmt.Errorf("archive %s: %w: no path can be made of that", s.name(), ErrInvalid)
 	}
-	opts.Sorted = false // not part of its identity
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.sections[opts] != nil {
+	if w.sections[opts.id()] != nil {
 		return nil, fmt.Errorf("archive %s: section: %w", s.name(), ErrDuplicate)
 	}
-	w.sections[opts] = s
+	w.sections[opts.id()] = s
 	return s, nil
 }
 
 func (w *Writer) drop(s *Section) {
-	id := s.opts
-	id.Sorted = false
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.sections[id] != s {
+	if w.sections[s.opts.id()] != s {
 		return
 	}
-	delete(w.sections, id)
+	delete(w.sections, s.opts.id())
 	w.items.Add(-int64(s.count))
 	w.bytes.Add(-s.size)
 }
@@ -291,9 +295,7 @@ func (w *Writer) sorted() []packed {
 		sections = append(sections, s)
 		n += len(s.packed)
 	}
-	slices.SortFunc(sections, func(a, b *Section) int {
-		return compareSections(a.opts.Group, a.opts.Resource, a.opts.Version, b.opts.Group, b.opts.Resource, b.opts.Version)
-	})
+	slices.SortFunc(sections, func(a, b *Section) int { return a.opts.id().compare(b.opts.id()) })
 	out := make([]packed, 0, n)
 	for _, s := range sections {
 		slices.SortFunc(s.packed, func(a, b packedAt) int { return a.seq - b.seq })
