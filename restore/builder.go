@@ -189,8 +189,8 @@ func (b *builder) add(chunk int, row *archive.Row, candidate bool) error {
 	if row.Applied {
 		it.flags |= flagApplied
 	}
-	if reason, never := actions.NeverRestored(row.GroupResource()); never {
-		it.state, it.reason = Skipped, Reason(reason)
+	if _, never := actions.NeverRestored(row.GroupResource()); never {
+		it.state, it.reason = Skipped, NeverRestored
 	} else if reason, compare := leaveOut(row); reason != "" {
 		if compare && b.sameMinor {
 			it.flags |= flagCompare

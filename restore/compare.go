@@ -31,6 +31,9 @@ func (p *prepared) differences(live *liveObject) ([]Difference, error) {
 		return nil, err
 	}
 	delete(want, "status")
+	if _, aggregated := want["aggregationRule"]; aggregated {
+		delete(want, "rules") // a controller collects them
+	}
 	c := comparison{secret: p.to.Group == "" && p.to.Resource == "secrets"}
 	c.data = c.secret || p.to.Group == "" && p.to.Resource == "configmaps"
 	c.maps("", want, live.obj, false)

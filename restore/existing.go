@@ -257,13 +257,13 @@ func (x *run) compareDefault(ctx context.Context, p *prepared) error {
 		return x.refused(ctx, p.index, err)
 	}
 	if live == nil {
-		return x.finish(ctx, p.index, result{outcome: Skipped, reason: ServerDefault, message: "the target's server does not make it"})
+		return x.finish(ctx, p.index, result{outcome: Skipped, reason: ServerManaged, message: "the target's server does not make it"})
 	}
 	diff, err := p.differences(live)
 	if err != nil || len(diff) == 0 {
-		return x.finish(ctx, p.index, result{outcome: Skipped, reason: ServerDefault, uid: live.uid})
+		return x.finish(ctx, p.index, result{outcome: Skipped, reason: ServerManaged, uid: live.uid})
 	}
-	return x.finish(ctx, p.index, result{outcome: Skipped, reason: ServerDefaultDiffers, uid: live.uid, message: pathsOf(diff)})
+	return x.finish(ctx, p.index, result{outcome: Skipped, reason: ServerManagedDiffers, uid: live.uid, message: pathsOf(diff)})
 }
 
 // pathsOf names where two objects differ, without values.

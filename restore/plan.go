@@ -12,6 +12,7 @@ import (
 	"kedge.dev/kedge/api/v1alpha1"
 	"kedge.dev/kedge/internal/kube"
 	"kedge.dev/kedge/plugins"
+	"kedge.dev/kedge/plugins/actions"
 	"kedge.dev/kedge/plugins/selection"
 	"kedge.dev/kedge/restore/transform"
 )
@@ -110,6 +111,11 @@ func (p *Plan) explain(i int32) string {
 	r := &p.resources[it.res]
 	if it.reason == r.target.reason && r.target.message != "" {
 		return r.target.message
+	}
+	if it.reason == NeverRestored {
+		if why, never := actions.NeverRestored(r.groupResource()); never {
+			return why
+		}
 	}
 	return reasonTexts[it.reason]
 }

@@ -78,7 +78,8 @@ func (pr *preparer) prepare(ctx context.Context, i int32, raw []byte) (*prepared
 	}}
 	out.to = plugins.Ref{Group: t.Group, Version: t.Version, Resource: t.Resource.Resource, Namespace: out.from.Namespace, Name: out.from.Name}
 	subject := transform.Subject{Ref: out.from, Kind: res.Kind}
-	whole := t.state == targetTable || t.state == targetOther || isSchedule(out.from) || pr.chain.Wants(out.to, raw) || p.pipeline.Wants(subject, raw)
+	compared := p.items[i].flags&flagCompare != 0 // as it is: what an action would change is the server's
+	whole := !compared && (t.state == targetTable || t.state == targetOther || isSchedule(out.from) || pr.chain.Wants(out.to, raw) || p.pipeline.Wants(subject, raw))
 	rw.dropStatus = t.hasStatus() && !whole
 	done, err := rw.rewrite(make([]byte, 0, len(raw)), raw)
 	if err != nil {

@@ -224,13 +224,13 @@ func (x *run) previewRefused(c Change, p *prepared, err error) (Change, error) {
 }
 
 func (x *run) previewDefault(ctx context.Context, c Change, p *prepared) (Change, error) {
-	c.Action, c.Reason = ActionSkip, ServerDefault
+	c.Action, c.Reason = ActionSkip, ServerManaged
 	live, err := x.get(ctx, p.path())
 	if err != nil || live == nil {
 		return c, err
 	}
 	if c.Diff, err = p.differences(live); err == nil && len(c.Diff) > 0 {
-		c.Reason = ServerDefaultDiffers
+		c.Reason = ServerManagedDiffers
 	}
 	c.Message = reasonTexts[c.Reason]
 	return c, nil

@@ -1,25 +1,29 @@
 package restore
 
+import "kedge.dev/kedge/plugins/actions"
+
 // Reason is a CamelCase code that says why an object is not simply created. The codes are part of the report's format:
 // docs/restore.md lists them with what a reader can do.
 type Reason string
 
 // Why objects are left out of a restore, before or while they are read.
 const (
-	// MadeByController: a controller of the target makes the object again from its owner.
-	MadeByController Reason = "MadeByController"
-	// MirrorPod: the pod mirrors a static pod of a node.
-	MirrorPod Reason = "MirrorPod"
-	// BelongsToNode: the object is owned by a node, and nodes are not restored.
-	BelongsToNode Reason = "BelongsToNode"
-	// ServerDefault: every server of Kubernetes makes the object itself.
-	ServerDefault Reason = "ServerDefault"
-	// ServerDefaultDiffers: the same, and the archived one was changed by somebody.
-	ServerDefaultDiffers Reason = "ServerDefaultDiffers"
+	// NeverRestored: objects of its kind say something of the old cluster only.
+	NeverRestored Reason = "NeverRestored"
+	// Remade: the target makes the object by itself, most of them from an owner.
+	Remade Reason = actions.ReasonRemade
+	// Finished: a Job or a pod has run to its end and would run again.
+	Finished Reason = actions.ReasonFinished
+	// NodeBound: the object belongs to a node, and nodes are not restored.
+	NodeBound Reason = actions.ReasonNodeBound
+	// ServerManaged: the target's API server makes the object and keeps it up to date.
+	ServerManaged Reason = actions.ReasonServerManaged
+	// ServerManagedDiffers: the same, and the archived one was changed by somebody.
+	ServerManagedDiffers Reason = "ServerManagedDiffers"
 	// KedgeOwn: backups and restores of Kedge itself are found in their bucket, not restored.
 	KedgeOwn Reason = "KedgeOwn"
 	// BeingDeleted: the object was on its way out when the backup was made.
-	BeingDeleted Reason = "BeingDeleted"
+	BeingDeleted Reason = actions.ReasonBeingDeleted
 	// NotCreatable: the API has no create verb.
 	NotCreatable Reason = "NotCreatable"
 	// OtherVersion: the same object is restored from another archived version of it.
@@ -30,8 +34,6 @@ const (
 	NotServed Reason = "NotServed"
 	// NameCollision: two objects of the backup would get the same name in the target.
 	NameCollision Reason = "NameCollision"
-	// ClusterAccess: the object says who may log in to the archived cluster (aws-auth).
-	ClusterAccess Reason = "ClusterAccess"
 )
 
 // What an object meets in the target.
@@ -41,9 +43,15 @@ const (
 	// ExistsDiffers: the target has the object, and it differs.
 	ExistsDiffers Reason = "ExistsDiffers"
 	// Merged: what the archived object has and the target's lacked was added.
-	Merged Reason = "Merged"
+	Merged Reason = actions.ReasonMerged
 	// RecreateRefused: recreating the object would delete more than it.
 	RecreateRefused Reason = "RecreateRefused"
+	// Dropped: a field that the user chose was left out.
+	Dropped Reason = actions.ReasonDropped
+	// Changed: something means, or is, something else in the target.
+	Changed Reason = actions.ReasonChanged
+	// EmptyVolume: a claim gets a new, empty volume.
+	EmptyVolume Reason = actions.ReasonEmptyVolume
 	// Converted: the target takes the object in another version.
 	Converted Reason = "Converted"
 	// OwnerDropped: an owner is neither restored nor in the target, so the reference to it is left out.

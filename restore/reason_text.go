@@ -2,11 +2,15 @@ package restore
 
 // reasonTexts say for people what a reason means; docs/restore.md says more.
 var reasonTexts = map[Reason]string{
-	MadeByController:     "a controller makes it again from its owner",
-	MirrorPod:            "it mirrors a static pod of a node",
-	BelongsToNode:        "it belongs to a node, and nodes are not restored",
-	ServerDefault:        "the API server makes it itself",
-	ServerDefaultDiffers: "the API server makes it itself, and the target's differs from the archived one",
+	NeverRestored:        "objects of its kind say something of the old cluster only",
+	Remade:               "the target makes it by itself",
+	Finished:             "it has run to its end and would run again",
+	NodeBound:            "it belongs to a node, and nodes are not restored",
+	ServerManaged:        "the target's API server makes it and keeps it up to date",
+	ServerManagedDiffers: "the target's API server keeps it up to date, and it differs from the archived one",
+	Dropped:              "a field was left out",
+	Changed:              "something means, or is, something else in the target",
+	EmptyVolume:          "the claim gets a new, empty volume",
 	KedgeOwn:             "Kedge finds its own records in their bucket",
 	BeingDeleted:         "it was being deleted when the backup was made",
 	NotCreatable:         "its API has no create verb",
@@ -14,7 +18,6 @@ var reasonTexts = map[Reason]string{
 	NoSuccessor:          "no API of the target takes its place",
 	NotServed:            "the target does not know its API",
 	NameCollision:        "another object of the restore gets the same name in the target",
-	ClusterAccess:        "it says who may log in to the archived cluster",
 	Exists:               "the target has it, and it is the same",
 	ExistsDiffers:        "the target has it, and it differs",
 	Merged:               "what the target's lacked was added",

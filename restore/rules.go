@@ -15,10 +15,7 @@ func leaveOut(row *archive.Row) (reason Reason, compare bool) {
 	}
 	for i := range row.Owners {
 		if kindOfOwner(&row.Owners[i]) == ownerNode {
-			if row.Group == "" && row.Resource == "pods" {
-				return MirrorPod, false
-			}
-			return BelongsToNode, false
+			return NodeBound, false
 		}
 	}
 	if rule, ok := rowRules[row.GroupResource()]; ok {
@@ -36,7 +33,7 @@ func ownGroup(row *archive.Row) (Reason, bool) {
 		}
 		return KedgeOwn, true
 	case "internal.apiserver.k8s.io":
-		return ServerDefault, true
+		return ServerManaged, true
 	}
 	return "", false
 }
@@ -50,34 +47,34 @@ var rowRules = map[string]func(*archive.Row) (Reason, bool){
 	"flowschemas.flowcontrol.apiserver.k8s.io":                 defaultFlowControl,
 	"prioritylevelconfigurations.flowcontrol.apiserver.k8s.io": defaultFlowControl,
 	"priorityclasses.scheduling.k8s.io": func(r *archive.Row) (Reason, bool) {
-		return when(strings.HasPrefix(r.Name, "system-"), ServerDefault), true
+		return when(strings.HasPrefix(r.Name, "system-"), ServerManaged), true
 	},
 	"apiservices.apiregistration.k8s.io": func(r *archive.Row) (Reason, bool) {
-		return when(r.Labels["kube-aggregator.kubernetes.io/automanaged"] != "", ServerDefault), false
+		return when(r.Labels["kube-aggregator.kubernetes.io/automanaged"] != "", ServerManaged), false
 	},
-	"services": func(r *archive.Row) (Reason, bool) { return when(isKubernetesService(r), ServerDefault), false },
+	"services": func(r *archive.Row) (Reason, bool) { return when(isKubernetesService(r), ServerManaged), false },
 	"endpoints": func(r *archive.Row) (Reason, bool) {
 		if isKubernetesService(r) {
-			return ServerDefault, false
+			return ServerManaged, false
 		}
-		return when(r.Labels["endpoints.kubernetes.io/managed-by"] == "endpoint-controller", MadeByController), false
+		return when(r.Labels["endpoints.kubernetes.io/managed-by"] == "endpoint-controller", Remade), false
 	},
 	"endpointslices.discovery.k8s.io": func(r *archive.Row) (Reason, bool) {
 		if isKubernetesService(r) {
-			return ServerDefault, false
+			return ServerManaged, false
 		}
 		by := r.Labels["endpointslice.kubernetes.io/managed-by"]
-		return when(by == "endpointslice-controller.k8s.io" || by == "endpointslicemirroring-controller.k8s.io", MadeByController), false
+		return when(by == "endpointslice-controller.k8s.io" || by == "endpointslicemirroring-controller.k8s.io", Remade), false
 	},
 	"servicecidrs.networking.k8s.io": func(r *archive.Row) (Reason, bool) {
-		return when(r.Name == "kubernetes", ServerDefault), false
+		return when(r.Name == "kubernetes", ServerManaged), false
 	},
 	"configmaps": func(r *archive.Row) (Reason, bool) {
 		switch {
 		case r.Name == "kube-root-ca.crt":
-			return MadeByController, false
+			return Remade, false
 		case r.Namespace == "kube-system" && (r.Name == "extension-apiserver-authentication" || r.Name == "kube-apiserver-legacy-service-account-token-tracking"):
-			return ServerDefault, false
+			return ServerManaged, false
 		}
 		return "", false
 	},
@@ -102,14 +99,14 @@ func bootstrapRBAC(r *archive.Row) (Reason, bool) {
 	}
 	switch r.Name {
 	case "admin", "edit", "view", "cluster-admin":
-		return ServerDefault, true
+		return ServerManaged, true
 	}
-	return when(strings.HasPrefix(r.Name, "system:"), ServerDefault), true
+	return when(strings.HasPrefix(r.Name, "system:"), ServerManaged), true
 }
 
 // defaultFlowControl are the objects of API priority and fairness that an API server makes (its "suggested" and "mandatory" ones).
 func defaultFlowControl(r *archive.Row) (Reason, bool) {
-	return when(defaultFlows[r.Name], ServerDefault), true
+	return when(defaultFlows[r.Name], ServerManaged), true
 }
 
 var defaultFlows = map[string]bool{
@@ -147,17 +144,17 @@ func (g *graph) controlled() {
 			}
 			decide(l.owner)
 			owner := &g.items[l.owner]
-			if owner.state == Skipped && owner.reason == MadeByController {
+			if owner.state == Skipped && owner.reason == Remade {
 				remade = remade && g.followsOwner(i, l.owner)
 			} else {
 				remade = false
 			}
-			if l.controller && (g.planned(l.owner) || owner.reason == MadeByController) && g.madeBy(i, l.owner) {
-				g.items[i].state, g.items[i].reason = Skipped, MadeByController
+			if l.controller && (g.planned(l.owner) || owner.reason == Remade) && g.madeBy(i, l.owner) {
+				g.items[i].state, g.items[i].reason = Skipped, Remade
 			}
 		}
 		if remade {
-			g.items[i].state, g.items[i].reason = Skipped, MadeByController
+			g.items[i].state, g.items[i].reason = Skipped, Remade
 		}
 		state[i] = known
 	}

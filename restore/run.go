@@ -15,6 +15,8 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"kedge.dev/kedge/api/v1alpha1"
+	"kedge.dev/kedge/internal/kube"
+	"kedge.dev/kedge/internal/rawjson"
 	"kedge.dev/kedge/plugins"
 	"kedge.dev/kedge/plugins/actions"
 )
@@ -45,6 +47,7 @@ type run struct {
 	targets    sync.Map // uint16 -> *target, where what is served changed during the run
 	liveOwners sync.Map // path -> uid
 	selectors  map[string]bool
+	volumes    map[string]bool  // of the target, by refKey
 	namespace  map[string]int32 // Namespace items, by their name in the target
 }
 
@@ -82,7 +85,7 @@ func (e *Engine) newRun(p *Plan) (*run, error) {
 	x := &run{
 		e: e, plan: p, manager: fieldManager(p.Request.Name), started: e.now(), since: p.started,
 		jobs: make(chan job), reading: semaphore.NewWeighted(4), buffers: sync.Pool{New: func() any { return new([]byte) }},
-		entries: map[int32][]Entry{}, waits: map[string]time.Time{}, parked: map[int32]*parkedItem{}, selectors: map[string]bool{}, namespace: map[string]int32{},
+		entries: map[int32][]Entry{}, waits: map[string]time.Time{}, parked: map[int32]*parkedItem{}, selectors: map[string]bool{}, volumes: map[string]bool{}, namespace: map[string]int32{},
 	}
 	x.query = url.Values{"fieldManager": {x.manager}}
 	for i := range p.items {
@@ -94,7 +97,7 @@ func (e *Engine) newRun(p *Plan) (*run, error) {
 	spec := &p.Request.Spec
 	chain, err := plugins.NewChain(actions.All(actions.Options{
 		PreserveNodePorts: spec.PreserveNodePorts, PreserveClusterIPs: spec.PreserveClusterIPs, IncludeControlled: spec.IncludeControlled,
-		Restored: x.isRestored, ServiceSelects: x.serviceSelects,
+		Policy: spec.ExistingResourcePolicy, Restored: x.isRestored, ServiceSelects: x.serviceSelects,
 	})...)
 	if err != nil {
 		return nil, err
@@ -116,10 +119,39 @@ func fieldManager(name string) string {
 	return fmt.Sprintf("%s-%016x", m[:limit-17], h.Sum64())
 }
 
-// isRestored says whether an object is part of the restore, for actions that ask before they keep a reference to it.
+// isRestored says whether an object is part of the restore or in the target, for actions that ask before they keep a reference
+// to it.
 func (x *run) isRestored(ref plugins.Ref) bool {
-	i := x.plan.lookup(ref)
-	return i >= 0 && x.plan.items[i].step >= 0
+	ref.Version = ""
+	if i := x.plan.lookup(ref); i >= 0 && x.plan.items[i].step >= 0 {
+		return true
+	}
+	ref.Namespace = x.plan.pipeline.Ref(plugins.Ref{Version: "v1", Resource: "configmaps", Namespace: ref.Namespace, Name: "x"}).Namespace
+	return x.volumes[refKey(ref)]
+}
+
+// learnVolumes reads the names of the target's volumes, claims and snapshots, where the plan has claims that may refer to them.
+func (x *run) learnVolumes(ctx context.Context) error {
+	claims := slices.ContainsFunc(x.plan.Steps, func(s Step) bool { return s.position.stage == stageClaims || s.position.stage == stageVolumes })
+	if !claims {
+		return nil
+	}
+	for _, gr := range [][2]string{{"", "persistentvolumes"}, {"", "persistentvolumeclaims"},
+		{"snapshot.storage.k8s.io", "volumesnapshots"}, {"snapshot.storage.k8s.io", "volumesnapshotcontents"}} {
+		r, ok := x.plan.discovery.Preferred(gr[0], gr[1])
+		if !ok {
+			continue
+		}
+		_, err := x.e.Kube.List(ctx, kube.ListRequest{Path: r.Path("", "")}, func(raw []byte) error {
+			h, err := rawjson.ReadHead(raw)
+			x.volumes[refKey(plugins.Ref{Group: gr[0], Resource: gr[1], Namespace: h.Namespace, Name: h.Name})] = true
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("list the target's %s: %w", gr[1], err)
+		}
+	}
+	return nil
 }
 
 // serviceSelects says whether a Service of the source has a selector, so that its endpoints are made again.
@@ -257,6 +289,9 @@ func (x *run) work(ctx context.Context) error {
 // check reads everything that the plan writes once before the first write, so that a damaged backup changes nothing, and
 // learns on its way which Services have selectors. What it reads stays in memory where there is room.
 func (x *run) check(ctx context.Context) error {
+	if err := x.learnVolumes(ctx); err != nil {
+		return err
+	}
 	var items []int32
 	for i := range x.plan.items {
 		it := &x.plan.items[i]
