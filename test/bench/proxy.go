@@ -1,0 +1,103 @@
+//go:build unix
+
+package main
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+)
+
+// countingProxy stands before the store and counts the bytes that are read from it, by key.
+type countingProxy struct {
+	url    string
+	server *http.Server
+	mu     sync.Mutex
+	bytes  map[string]int64
+	gets   int
+}
+
+func startProxy(target string) (*countingProxy, error) {
+	to, err := url.Parse(target)
+	if err != nil {
+		return nil, err
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	p := &countingProxy{url: "http://" + listener.Addr().String(), bytes: map[string]int64{}}
+	proxy := &httputil.ReverseProxy{
+		// The host stays what the client signed.
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.Out.URL.Scheme, r.Out.URL.Host, r.Out.Host = to.Scheme, to.Host, r.In.Host
+		},
+		ModifyResponse: p.count,
+	}
+	p.server = &http.Server{Handler: proxy, ReadHeaderTimeout: time.Minute}
+	go p.server.Serve(listener) //nolint:errcheck // it ends with stop
+	return p, nil
+}
+
+func (p *countingProxy) stop() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_ = p.server.Shutdown(ctx) //nolint:errcheck // the process ends soon
+}
+
+func (p *countingProxy) count(resp *http.Response) error {
+	if resp.Request.Method != http.MethodGet {
+		return nil
+	}
+	p.mu.Lock()
+	p.gets++
+	p.mu.Unlock()
+	resp.Body = &countedBody{ReadCloser: resp.Body, proxy: p, key: resp.Request.URL.Path}
+	return nil
+}
+
+type countedBody struct {
+	io.ReadCloser
+	proxy *countingProxy
+	key   string
+}
+
+func (b *countedBody) Read(buf []byte) (int, error) {
+	n, err := b.ReadCloser.Read(buf)
+	b.proxy.mu.Lock()
+	b.proxy.bytes[b.key] += int64(n)
+	b.proxy.mu.Unlock()
+	return n, err
+}
+
+func (p *countingProxy) reset() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.gets = 0
+	clear(p.bytes)
+}
+
+func (p *countingProxy) requests() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.gets
+}
+
+// read gives the bytes that were read of one backup: its items, its index, its record and whatever else.
+func (p *countingProxy) read(backup string) int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var sum int64
+	for key, n := range p.bytes {
+		if strings.Contains(key, "/backups/"+backup+"/") {
+			sum += n
+		}
+	}
+	return sum
+}
