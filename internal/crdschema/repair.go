@@ -64,13 +64,33 @@ func (r *repairer) children(node map[string]any, path string, root bool) {
 		case !ok:
 			properties[name] = map[string]any{preserve: true}
 		case top && name == "metadata":
-			properties[name] = map[string]any{"type": "object"}
+			properties[name] = r.metadata(property, path)
 		case top && (name == "kind" || name == "apiVersion"):
-			properties[name] = map[string]any{"type": "string"}
+			property["type"] = "string"
+			r.repair(property, path+"."+name, false)
 		default:
 			r.repair(property, path+"."+name, false)
 		}
 	}
+}
+
+// metadata keeps what v1 lets a schema say of an object's metadata: how its name looks.
+func (r *repairer) metadata(node map[string]any, path string) map[string]any {
+	names := map[string]any{}
+	for _, name := range []string{"name", "generateName"} {
+		if property, ok := tree.Map(node, "properties")[name].(map[string]any); ok {
+			property["type"] = "string"
+			r.repair(property, path+".metadata."+name, false)
+			names[name] = property
+		}
+	}
+	if len(names) < len(tree.Map(node, "properties")) || node["required"] != nil {
+		r.lost(path, "metadata")
+	}
+	if len(names) == 0 {
+		return map[string]any{"type": "object"}
+	}
+	return map[string]any{"type": "object", "properties": names}
 }
 
 // inferType sets the type that structural schemas ask for where the rest of the node shows it. Where it does not, the

@@ -32,8 +32,9 @@ func legacyMetricUp(metric map[string]any) {
 	}
 }
 
-// targetOf collects old fields in a target. Its type is kind where the field of that type is there, else AverageValue.
+// targetOf collects old fields in a target. Its type is kind where the field that shows it is there, else AverageValue.
 func targetOf(source map[string]any, kind string, fields map[string]string) map[string]any {
+	shows := map[string]string{"Value": "value", "AverageValue": "averageValue", "Utilization": "averageUtilization"}[kind]
 	target := map[string]any{"type": "AverageValue"}
 	for from, to := range fields {
 		if v := source[from]; v != nil {
@@ -41,7 +42,7 @@ func targetOf(source map[string]any, kind string, fields map[string]string) map[
 		}
 		delete(source, from)
 	}
-	if target[lowerFirst(kind)] != nil || target["average"+kind] != nil {
+	if target[shows] != nil {
 		target["type"] = kind
 	}
 	return target

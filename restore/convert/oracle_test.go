@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -263,4 +264,72 @@ func runOracle(t *testing.T, binary string, in []oraclePair, args ...string) []o
 		t.Fatal("the oracle said nothing")
 	}
 	return out
+}
+
+// otherwise are pairs that Kedge converts better than Kubernetes on purpose.
+var otherwise = map[string]string{
+	"autoscaler-v2beta1-better": "Kubernetes 1.24 loses the container's name and keeps a value that autoscaling/v2 refuses",
+	"level-to-v1beta2-zero":     "Kubernetes reads the default of 30 shares for none; Kedge writes 1",
+}
+
+// TestOraclePairs asks the oracle about the pairs of testdata that it knows the versions of.
+func TestOraclePairs(t *testing.T) {
+	checked := map[string]bool{}
+	for env, known := range map[string]string{"KEDGE_ORACLE_124": "extensions/ apps/ batch/v1 autoscaling/v1 autoscaling/v2beta networking.k8s.io/v1 policy/ discovery.k8s.io/ admissionregistration.k8s.io/v1beta1 rbac.authorization.k8s.io/ node.k8s.io/ storage.k8s.io/v1beta1 scheduling.k8s.io/ coordination.k8s.io/", "KEDGE_ORACLE_136": "autoscaling/v1 flowcontrol.apiserver.k8s.io/ resource.k8s.io/v1beta1 resource.k8s.io/v1 admissionregistration.k8s.io/v1alpha1 storage.k8s.io/v1alpha1"} {
+		binary := os.Getenv(env)
+		if binary == "" {
+			t.Logf("%s names no oracle; its pairs are not compared", env)
+			continue
+		}
+		for _, file := range pairFiles(t) {
+			_, sections := pairOf(t, file)
+			in := parsedYAML(t, sections["in.yaml"])
+			if sections["out.yaml"] == "" || !knows(known, in["apiVersion"].(string)) || !knows(known, versionOf(t, sections).String()) && !strings.HasSuffix(versionOf(t, sections).Version, "1") && versionOf(t, sections).Version != "v2" {
+				continue
+			}
+			name := strings.TrimSuffix(filepath.Base(file), ".txtar")
+			if why := otherwise[name]; why != "" {
+				t.Logf("%s is not compared: %s", name, why)
+				continue
+			}
+			t.Run(name, func(t *testing.T) { pairWithOracle(t, binary, in, sections, checked, name) })
+		}
+	}
+	if os.Getenv("KEDGE_ORACLE_124") != "" && len(checked) < 40 {
+		t.Errorf("only %d pairs were compared", len(checked))
+	}
+}
+
+func knows(list, apiVersion string) bool {
+	for prefix := range strings.FieldsSeq(list) {
+		if strings.HasPrefix(apiVersion, prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+func pairWithOracle(t *testing.T, binary string, in map[string]any, sections map[string]string, checked map[string]bool, name string) {
+	t.Helper()
+	knownDifferences(in)
+	to := versionOf(t, sections).String()
+	rawIn, _ := utiljson.Marshal(in)
+	rawOut, _ := utiljson.Marshal(parsedYAML(t, sections["out.yaml"]))
+	answers := runOracle(t, binary, []oraclePair{{In: rawIn, To: to}, {In: rawOut, To: to}}, "-mode", "convert")
+	if answers[0].Err != "" && strings.Contains(answers[0].Err, "no kind") {
+		t.Skip("the oracle does not know the version")
+	}
+	for _, a := range answers {
+		if a.Err != "" {
+			t.Fatal(a.Err)
+		}
+	}
+	answers[0].In = answers[0].Want
+	answers[0] = runOracle(t, binary, answers[:1], "-mode", "convert")[0]
+	want, got := parsed(t, answers[0].Want).(map[string]any), parsed(t, answers[1].Want).(map[string]any)
+	knownDifferences(got)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-Kubernetes +Kedge)\n%s", diff)
+	}
+	checked[name] = true
 }
