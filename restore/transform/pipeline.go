@@ -119,6 +119,9 @@ func (p *Pipeline) Wants(s Subject, raw []byte) bool {
 			return true
 		}
 	}
+	if (p.namespaces != nil || len(p.rules) > 0) && escaped(raw) {
+		return true
+	}
 	for _, m := range p.modifiers {
 		if m.wants(s, raw) {
 			return true
@@ -134,7 +137,7 @@ func (m *mapping) in(raw []byte) bool {
 			return true
 		}
 	}
-	return escaped(raw)
+	return false
 }
 
 // named says whether the object could name a mapped namespace. A name stands between characters that no name holds.
@@ -152,7 +155,7 @@ func (n *namespaces) named(raw []byte) bool {
 			rest = rest[i+1:]
 		}
 	}
-	return escaped(raw)
+	return false
 }
 
 func nameByte(b byte) bool {
@@ -163,14 +166,13 @@ func nameByte(b byte) bool {
 // "<", ">", "&" and control characters only.
 func escaped(raw []byte) bool {
 	for rest := raw; ; {
-		i := bytes.IndexByte(rest, '\\')
-		if i < 0 || i+1 >= len(rest) {
-			return false
+		i := bytes.Index(rest, []byte(`\u`))
+		if i < 0 {
+			return bytes.Contains(raw, []byte(`\/`))
 		}
-		if rest[i+1] == '/' || rest[i+1] == 'u' && (len(rest) < i+6 || !harmless(string(rest[i+2:i+6]))) {
+		if rest = rest[i+2:]; len(rest) < 4 || !harmless(string(rest[:4])) {
 			return true
 		}
-		rest = rest[i+2:]
 	}
 }
 
