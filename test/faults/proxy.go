@@ -69,6 +69,8 @@ type Options struct {
 	RetryAfter int
 	// Match chooses the requests that may be spoiled; nil means all.
 	Match func(*http.Request) bool
+	// Observe is told of each request before anything happens to it, and may hold it; nil watches nothing. Several may be told at once.
+	Observe func(*http.Request)
 	// Limit ends the disturbance after so many faults; 0 means never.
 	Limit int
 }
@@ -184,6 +186,9 @@ func (p *Proxy) decide(r *http.Request) (Fault, *rand.Rand) {
 
 func (p *Proxy) handler(pass http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if p.opts.Observe != nil {
+			p.opts.Observe(r)
+		}
 		fault, chance := p.decide(r)
 		switch fault {
 		case Latency:
