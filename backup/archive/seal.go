@@ -2,7 +2,6 @@ package archive
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -11,6 +10,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"maps"
 	"slices"
 	"time"
 
@@ -188,12 +188,11 @@ func (w *Writer) record(sum *Summary, c *content, files []File) *Record {
 // upload encrypts and stores all files at once.
 func (w *Writer) upload(ctx context.Context, plain map[string]io.Reader) ([]File, error) {
 	group, ctx := errgroup.WithContext(ctx)
-	files := make([]File, 0, len(plain))
-	for name, r := range plain {
-		i := len(files)
-		files = append(files, File{Name: name})
+	names := slices.Sorted(maps.Keys(plain))
+	files := make([]File, len(names))
+	for i, name := range names {
 		group.Go(func() error {
-			sealed, err := age.EncryptReader(r, w.recipient)
+			sealed, err := age.EncryptReader(plain[name], w.recipient)
 			if err != nil {
 				return fmt.Errorf("encrypt %s: %w", name, err)
 			}
@@ -201,14 +200,13 @@ func (w *Writer) upload(ctx context.Context, plain map[string]io.Reader) ([]File
 			if err := w.put(ctx, name, h, -1); err != nil {
 				return err
 			}
-			files[i].Size, files[i].SHA256 = h.n, hex.EncodeToString(h.sum.Sum(nil))
+			files[i] = File{Name: name, Size: h.n, SHA256: hex.EncodeToString(h.sum.Sum(nil))}
 			return nil
 		})
 	}
 	if err := group.Wait(); err != nil {
 		return nil, err
 	}
-	slices.SortFunc(files, func(a, b File) int { return cmp.Compare(a.Name, b.Name) })
 	return files, nil
 }
 

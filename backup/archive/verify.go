@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 
 	"kedge.dev/kedge/plugins"
 )
@@ -26,7 +25,7 @@ type VerifyOptions struct {
 	RequireSignature bool
 	// Concurrency is how many frames are checked at once; zero means four.
 	Concurrency int
-	// OnProgress is called now and then with the stored bytes checked so far, from several goroutines.
+	// OnProgress is called again and again with the stored bytes checked so far, by one goroutine at a time.
 	OnProgress func(done, total int64)
 }
 
@@ -65,7 +64,9 @@ type verification struct {
 	keys  *Keys
 	opts  VerifyOptions
 	total int64
-	done  atomic.Int64
+
+	progressMu sync.Mutex
+	done       int64
 
 	mu  sync.Mutex
 	res VerifyResult

@@ -128,7 +128,12 @@ func (v *verification) decrypted(sealed io.Reader, read func(io.Reader) error) e
 	return nil
 }
 
-func (v *verification) progress(n int) { v.opts.OnProgress(v.done.Add(int64(n)), v.total) }
+func (v *verification) progress(n int) {
+	v.progressMu.Lock()
+	defer v.progressMu.Unlock()
+	v.done += int64(n)
+	v.opts.OnProgress(v.done, v.total)
+}
 
 // sourceReader remembers what the store failed with, to tell it from what the bytes are wrong with.
 type sourceReader struct {
