@@ -170,5 +170,14 @@ func (s *S3) MakeBucket(ctx context.Context, name string, opts ...BucketOption) 
 // Remove takes the bucket away with all that is in it, locked or not, behind the server's back.
 func (b *Bucket) Remove() error {
 	home := filepath.Join(b.dir, "versitygw")
-	return errors.Join(os.RemoveAll(filepath.Join(home, "data", b.Name)), os.RemoveAll(filepath.Join(home, "versions", b.Name)))
+	return errors.Join(removeAside(home, "data", b.Name), removeAside(home, "versions", b.Name))
+}
+
+// removeAside moves a folder of the server's out of its sight before it removes it: requests that a client has given up may still write.
+func removeAside(home, kind, name string) error {
+	aside := filepath.Join(home, "removed-"+kind+"-"+name)
+	if err := os.Rename(filepath.Join(home, kind, name), aside); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return os.RemoveAll(aside)
 }
