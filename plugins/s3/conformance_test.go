@@ -41,10 +41,9 @@ func TestConformance(t *testing.T) {
 		prefix string
 		cfg    storetest.Config
 	}{
-		"plain":     {},
-		"prefix":    {prefix: "clusters/blue"},
-		"versioned": {bucket: []testbed.BucketOption{testbed.Versioned()}, prefix: "v"},
-		"locked":    {bucket: []testbed.BucketOption{testbed.Locked()}, cfg: storetest.Config{Retention: true}},
+		"plain":     {prefix: "clusters/blue"},
+		"versioned": {bucket: []testbed.BucketOption{testbed.Versioned()}},
+		"locked":    {bucket: []testbed.BucketOption{testbed.Locked()}, prefix: "l", cfg: storetest.Config{Retention: true, ManyKeys: 50, Large: 16 << 20}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			locations := map[plugins.ObjectStore]v1alpha1.S3Location{}
