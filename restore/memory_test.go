@@ -53,6 +53,9 @@ func (m *memory) Rows(_ context.Context, match func(Chunk) bool, fn func(int, ar
 }
 
 func (m *memory) Read(ctx context.Context, chunk int, fn func(plugins.Ref, []byte) error) error {
+	if m.reads != nil {
+		m.reads[chunk]++
+	}
 	c := &m.chunks[chunk]
 	for n, r := range c.rows {
 		if err := ctx.Err(); err != nil {
