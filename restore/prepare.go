@@ -94,7 +94,7 @@ func (pr *preparer) prepare(ctx context.Context, i int32, raw []byte) (*prepared
 	}
 	decision := plugins.Decision{}
 	if whole {
-		decision, err = pr.change(ctx, out, subject)
+		decision, err = pr.change(ctx, out, subject, done.managed)
 	}
 	out.to = p.pipeline.Ref(out.to)
 	return out, decision, err
@@ -105,7 +105,7 @@ func isSchedule(ref plugins.Ref) bool {
 }
 
 // change decodes the object, converts it, lets actions and transforms change it, and encodes it again.
-func (pr *preparer) change(ctx context.Context, out *prepared, subject transform.Subject) (plugins.Decision, error) {
+func (pr *preparer) change(ctx context.Context, out *prepared, subject transform.Subject, managed []byte) (plugins.Decision, error) {
 	var obj map[string]any
 	if err := utiljson.Unmarshal(out.body, &obj); err != nil {
 		return plugins.Decision{}, fmt.Errorf("decode: %w", err)
@@ -116,7 +116,7 @@ func (pr *preparer) change(ctx context.Context, out *prepared, subject transform
 	if isSchedule(out.from) {
 		arrivePaused(obj)
 	}
-	item := &plugins.Item{Ref: out.to, Object: obj}
+	item := &plugins.Item{Ref: out.to, Object: obj, ManagedFields: managed}
 	decision, err := pr.chain.Apply(ctx, item)
 	out.remarks = append(out.remarks, item.Remarks...)
 	if err != nil || decision.Skip {
