@@ -2,7 +2,10 @@ package archive_test
 
 import (
 	"runtime"
+	"sync/atomic"
 	"testing"
+
+	"golang.org/x/sync/errgroup"
 
 	"kedge.dev/kedge/backup/archive"
 	"kedge.dev/kedge/plugins"
@@ -69,5 +72,45 @@ func TestWriteMemory(t *testing.T) {
 	t.Logf("%d MB archived with at most %d MB more on the heap", s.size()>>20, most>>20)
 	if most > 40<<20 {
 		t.Errorf("the heap grew by %d MB", most>>20)
+	}
+}
+
+// TestReadAtOnce reads frames and rows from many goroutines, each item once per goroutine, and hardly more bytes than there are.
+func TestReadAtOnce(t *testing.T) {
+	store := newMemory()
+	l, keys := location(t, store)
+	rec := write(t, l, writeOptions(t, "large", "uid"), mixed(6000))
+	r := open(t, l, keys, "large")
+	store.read = 0
+	group, ctx := errgroup.WithContext(t.Context())
+	var items, rows atomic.Int64
+	for range 4 {
+		group.Go(func() error {
+			for i := range rec.Frames {
+				err := r.Items(ctx, i, func(plugins.Ref, []byte) error {
+					items.Add(1)
+					return nil
+				})
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		group.Go(func() error {
+			return r.Rows(ctx, nil, func(int, archive.Row) error {
+				rows.Add(1)
+				return nil
+			})
+		})
+	}
+	if err := group.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if items.Load() != 24000 || rows.Load() != 24000 {
+		t.Errorf("%d items and %d rows", items.Load(), rows.Load())
+	}
+	if most := 4 * rec.StoredBytes() * 5 / 4; store.read > most {
+		t.Errorf("%d bytes read, four times the backup is %d", store.read, 4*rec.StoredBytes())
 	}
 }
