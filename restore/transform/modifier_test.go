@@ -183,7 +183,7 @@ func TestModifierErrors(t *testing.T) {
 		t.Fatal(err)
 	}
 	obj, _ := decode(t, `{apiVersion: x.io/v1, kind: Thing, metadata: {name: a}}`)
-	if _, err = p.Apply(t.Context(), subjectOf(t, "things.x.io", obj), obj); err == nil || !strings.Contains(err.Error(), "how lists of Thing.x.io are merged is not known: use mergePatch") {
+	if _, err = p.Apply(t.Context(), subjectOf(t, "things.x.io", obj), obj); err == nil || !strings.Contains(err.Error(), `how lists of "x.io/v1" "Thing" are merged is not known: use mergePatch`) {
 		t.Errorf("error is %v", err)
 	}
 }

@@ -10,10 +10,8 @@ import (
 
 	jsonpatch "github.com/evanphx/json-patch/v5"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	utiljson "k8s.io/apimachinery/pkg/util/json"
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
-	"k8s.io/client-go/kubernetes/scheme"
 	"sigs.k8s.io/yaml"
 
 	"kedge.dev/kedge/api/v1alpha1"
@@ -187,12 +185,14 @@ func compileStrategicPatch(field, doc string) (patch, error) {
 		return nil, err
 	}
 	return func(_ context.Context, obj map[string]any) (map[string]any, error) {
-		gvk := schema.FromAPIVersionAndKind(text(obj, "apiVersion"), text(obj, "kind"))
-		typed, err := scheme.Scheme.New(gvk)
-		if err != nil {
-			return nil, fmt.Errorf("strategicMergePatch: how lists of %s are merged is not known: use mergePatch, jsonPatch or expression, or select with resources", gvk.GroupKind())
+		shape, ok, err := mergingOf(text(obj, "apiVersion"), text(obj, "kind"))
+		if err == nil && !ok {
+			err = fmt.Errorf("how lists of %s %s are merged is not known: use mergePatch, jsonPatch or expression, or select with resources", show(obj["apiVersion"]), show(obj["kind"]))
 		}
-		out, err := strategicpatch.StrategicMergeMapPatch(obj, runtime.DeepCopyJSON(m), typed)
+		if err != nil {
+			return nil, fmt.Errorf("strategicMergePatch: %w", err)
+		}
+		out, err := strategicpatch.StrategicMergeMapPatchUsingLookupPatchMeta(obj, runtime.DeepCopyJSON(m), shape)
 		if err != nil {
 			return nil, fmt.Errorf("strategicMergePatch: %w", err)
 		}
