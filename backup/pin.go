@@ -13,8 +13,8 @@ import (
 	"kedge.dev/kedge/internal/kube"
 )
 
-// probeParallel is how many revisions are read at once.
-const probeParallel = 16
+// probeParallel is how many revisions are read at once; each new connection costs the server more than the answer does.
+const probeParallel = 8
 
 // pin fixes the revision at which everything is read, and proves for which resources it is one.
 //
@@ -97,7 +97,7 @@ func (r *reading) firstReading(ctx context.Context) error {
 		}
 	}
 	if firstErr == nil {
-		return fmt.Errorf("%w: the selection names no resource of this cluster", ErrNothingRead)
+		return fmt.Errorf("%w: no built-in resource of the selection has a revision to go by", ErrNothingRead)
 	}
 	return fmt.Errorf("%w: %w", ErrNothingRead, firstErr)
 }

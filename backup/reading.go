@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 
 	"kedge.dev/kedge/backup/archive"
@@ -142,7 +143,22 @@ func (r *reading) discover(ctx context.Context) error {
 	r.failedGroups()
 	r.unmatched()
 	r.chooseTargets()
+	if !slices.ContainsFunc(r.targets, func(t *target) bool { return t.take == selection.TakeMatching }) {
+		return fmt.Errorf("%w: the selection names no resource that this cluster has%s", ErrNothingRead, r.misspelt())
+	}
 	return nil
+}
+
+// misspelt quotes the words of the selection that stand for nothing.
+func (r *reading) misspelt() string {
+	var words []string
+	for _, p := range r.matcher.Unmatched(r.discovery.Resources) {
+		words = append(words, fmt.Sprintf("%s: %q", p.Field, p.Pattern))
+	}
+	if len(words) == 0 {
+		return ""
+	}
+	return " (" + strings.Join(words, ", ") + ")"
 }
 
 func (r *reading) discoverOnce(ctx context.Context) error {
