@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"kedge.dev/kedge/internal/kube"
+	"kedge.dev/kedge/plugins/selection"
 )
 
 // probeParallel is how many revisions are read at once; each new connection costs the server more than the answer does.
@@ -78,10 +79,7 @@ func (r *reading) firstReading(ctx context.Context) error {
 		return nil
 	}
 	var firstErr error
-	for _, t := range slices.SortedStableFunc(slices.Values(r.targets), func(a, b *target) int { return cmp.Compare(b.take, a.take) }) {
-		if _, custom := r.storageVersions[t.res.GroupResource()]; custom || (t.res.Group != "" && t.res.Group != "apps") {
-			continue
-		}
+	for _, t := range slices.SortedStableFunc(slices.Values(r.targets), func(a, b *target) int { return cmp.Compare(anchorRank(a), anchorRank(b)) }) {
 		for _, part := range r.parts(t) {
 			revision, _, err := r.revisionOf(ctx, part.request)
 			if err == nil {
@@ -96,10 +94,19 @@ func (r *reading) firstReading(ctx context.Context) error {
 			}
 		}
 	}
-	if firstErr == nil {
-		return fmt.Errorf("%w: no built-in resource of the selection has a revision to go by", ErrNothingRead)
-	}
 	return fmt.Errorf("%w: %w", ErrNothingRead, firstErr)
+}
+
+// anchorRank puts first what is asked for and surely built in: an aggregated API would be an anchor of its own history.
+func anchorRank(t *target) int {
+	rank := 0
+	if t.take != selection.TakeMatching {
+		rank++
+	}
+	if t.res.Group != "" && t.res.Group != "apps" {
+		rank += 2
+	}
+	return rank
 }
 
 func (r *reading) revisionOf(ctx context.Context, req kube.ListRequest) (string, kube.ListMeta, error) {
