@@ -84,6 +84,9 @@ func (x *run) existing(ctx context.Context, p *prepared, mayBeOurs bool) (again 
 	case mayBeOurs && x.ours(live):
 		return false, x.follow(ctx, p, result{outcome: Created, uid: live.uid})
 	}
+	if x.plan.items[p.index].flags&flagHistory != 0 {
+		return false, x.finishPrepared(ctx, p, result{outcome: Skipped, reason: Remade, uid: live.uid})
+	}
 	if m := x.merger.Merger(p.to); m != nil {
 		return false, x.merge(ctx, p, live, m)
 	}

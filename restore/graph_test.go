@@ -178,7 +178,7 @@ func TestLeftOut(t *testing.T) {
 		reason Reason
 	}{
 		{rowOf("Deployment", "a", "web"), ""},
-		{rowOf("ReplicaSet", "a", "web-1", ownedBy("Deployment", "a", "web")), Remade},
+		{rowOf("ReplicaSet", "a", "web-1", ownedBy("Deployment", "a", "web")), ""}, // rollout history, if it runs no pods
 		{rowOf("Pod", "a", "web-1-x", ownedBy("ReplicaSet", "a", "web-1")), Remade},
 		{rowOf("PersistentVolumeClaim", "a", "web-1-x-scratch", ownedBy("Pod", "a", "web-1-x")), Remade},
 		{rowOf("PersistentVolumeClaim", "a", "data-web-1-x", ownedBy("Pod", "a", "web-1-x")), ""},

@@ -52,6 +52,8 @@ const (
 	flagMade
 	// flagCompare: the target's server makes the object; it is compared, never changed.
 	flagCompare
+	// flagHistory: a controller makes the item again if it is the current one of its owner, and never if it is an older one.
+	flagHistory
 	// flagParked: the target refused it for now.
 	flagParked
 	// flagPosted: our create went through, and what follows it (field managers, status) may be still to do.

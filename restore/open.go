@@ -102,7 +102,10 @@ func (x *run) close(ctx context.Context, cancelled bool, stopped error) (*Report
 		case it.state == Pending:
 			r.Entries = append(r.Entries, Entry{Ref: p.ref(int32(i)), Outcome: Pending, Reason: NotReached, Message: x.notReached(int32(i))})
 		}
-		r.Entries = append(r.Entries, x.entries[int32(i)]...)
+		for _, e := range x.entries[int32(i)] {
+			e.Outcome = it.state
+			r.Entries = append(r.Entries, e)
+		}
 	}
 	r.Counts = x.counts
 	x.mu.Unlock()

@@ -83,7 +83,7 @@ func (x *run) settle(i int32, r result, entries []Entry) Progress {
 		delete(x.parked, i)
 	}
 	if len(entries) > 0 {
-		x.entries[i] = entries
+		x.entries[i] = append(entries, x.entries[i]...) // a wait may have left a remark already
 	}
 	x.count(r.outcome)
 	p := Progress{

@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"kedge.dev/kedge/api/v1alpha1"
+	"kedge.dev/kedge/internal/rawjson"
 	"kedge.dev/kedge/plugins"
 	"kedge.dev/kedge/restore/convert"
 	"kedge.dev/kedge/restore/transform"
@@ -76,11 +77,15 @@ func (pr *preparer) prepare(ctx context.Context, i int32, raw []byte) (*prepared
 			out.remarks = append(out.remarks, plugins.Remark{Reason: string(r), Message: msg})
 		})
 	}}
+	if p.items[i].flags&flagHistory != 0 && runsPods(raw) {
+		return nil, plugins.Decision{Skip: true, Reason: string(Remade), Message: "its Deployment's controller makes its current ReplicaSet again"}, nil
+	}
 	out.to = plugins.Ref{Group: t.Group, Version: t.Version, Resource: t.Resource.Resource, Namespace: out.from.Namespace, Name: out.from.Name}
 	subject := transform.Subject{Ref: out.from, Kind: res.Kind}
 	compared := p.items[i].flags&flagCompare != 0 // as it is: what an action would change is the server's
 	whole := !compared && (t.state == targetTable || t.state == targetOther || isSchedule(out.from) || pr.chain.Wants(out.to, raw) || p.pipeline.Wants(subject, raw))
-	rw.dropStatus = t.hasStatus() && !whole
+	noStatus := t.hasStatus() || builtIn(t.Group) // else it is ordinary data of a custom resource
+	rw.dropStatus = noStatus && !whole
 	done, err := rw.rewrite(make([]byte, 0, len(raw)), raw)
 	if err != nil {
 		return nil, plugins.Decision{}, err
@@ -98,6 +103,21 @@ func (pr *preparer) prepare(ctx context.Context, i int32, raw []byte) (*prepared
 	}
 	out.to = p.pipeline.Ref(out.to)
 	return out, decision, err
+}
+
+// runsPods says whether a ReplicaSet asks for pods, as the current one of a Deployment does.
+func runsPods(raw []byte) bool {
+	runs := false
+	err := rawjson.Members(raw, func(key string, value []byte) error {
+		if key != "spec" {
+			return nil
+		}
+		return rawjson.Members(value, func(key string, value []byte) error {
+			runs = runs || key == "replicas" && string(value) != "0"
+			return nil
+		})
+	})
+	return err == nil && runs
 }
 
 func isSchedule(ref plugins.Ref) bool {
@@ -130,7 +150,7 @@ func (pr *preparer) change(ctx context.Context, out *prepared, subject transform
 		return plugins.Decision{}, err
 	}
 	out.remarks = append(out.remarks, changed.Remarks...)
-	if out.target.hasStatus() {
+	if out.target.hasStatus() || builtIn(out.target.Group) {
 		delete(changed.Object, "status")
 	}
 	if out.body, err = json.Marshal(changed.Object); err != nil {

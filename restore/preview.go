@@ -246,6 +246,10 @@ func (x *run) previewExisting(ctx context.Context, c Change, p *prepared) (Chang
 		c.Action, c.Reason, c.Message = ActionCreateUnchecked, StillDeleting, "the target's object is being deleted"
 		return c, nil
 	}
+	if x.plan.items[p.index].flags&flagHistory != 0 {
+		c.Action, c.Reason, c.Message = ActionSkip, Remade, reasonTexts[Remade]
+		return c, nil
+	}
 	if m := x.merger.Merger(p.to); m != nil {
 		return x.previewMerge(ctx, c, p, live, m)
 	}

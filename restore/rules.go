@@ -150,7 +150,11 @@ func (g *graph) controlled() {
 				remade = false
 			}
 			if l.controller && (g.planned(l.owner) || owner.reason == Remade) && g.madeBy(i, l.owner) {
-				g.items[i].state, g.items[i].reason = Skipped, Remade
+				if g.isHistory(i) {
+					g.items[i].flags |= flagHistory
+				} else {
+					g.items[i].state, g.items[i].reason = Skipped, Remade
+				}
 			}
 		}
 		if remade {
@@ -175,6 +179,13 @@ var madeBy = map[string]map[string]bool{
 func (g *graph) madeBy(child, owner int32) bool {
 	c, o := &g.resources[g.items[child].res], &g.resources[g.items[owner].res]
 	return madeBy[c.groupResource()][o.groupResource()]
+}
+
+// isHistory tells the kinds of which a controller makes the current one only: the older ReplicaSets and ControllerRevisions are
+// what a rollout can be undone to. Which one is the current is seen when it is read, or when the target has it already.
+func (g *graph) isHistory(i int32) bool {
+	r := g.resources[g.items[i].res].groupResource()
+	return r == "replicasets.apps" || r == "controllerrevisions.apps"
 }
 
 // followsOwner says whether an object goes with an owner that a controller makes again. A claim does only where it is the

@@ -46,6 +46,10 @@ func (x *run) targetOf(i int32) (*target, error) {
 	return t, nil
 }
 
+// leastEstablishing is how long definitions are waited for at least: every one comes that the server has taken and whose names are
+// free, however busy the server is.
+const leastEstablishing = time.Minute
+
 // waitEstablished waits until the target serves what the definitions of this round define, and learns in which versions.
 //
 // For two seconds after a definition is established, API servers hold each create of its objects back for two seconds, in case
@@ -60,7 +64,7 @@ func (x *run) waitEstablished(ctx context.Context, s *Step) (err error) {
 			err = pause(ctx, rest)
 		}
 	}()
-	deadline := x.e.now().Add(x.plan.waitTimeout())
+	deadline := x.e.now().Add(max(x.plan.waitTimeout(), leastEstablishing))
 	for poll := 20 * time.Millisecond; ; poll = min(poll*3/2, 2*time.Second) {
 		groups := map[string][]kube.Resource{}
 		var left []int32
