@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"k8s.io/client-go/rest"
@@ -41,6 +42,8 @@ type Client struct {
 	limiter *limiter
 	opts    Options
 	jitter  func() float64
+	// answered says that the server has answered at least once.
+	answered atomic.Bool
 }
 
 // New makes a client for the server of cfg, with cfg's credentials (tokens, certificates, exec plugins, impersonation), proxy

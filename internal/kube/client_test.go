@@ -117,6 +117,23 @@ func TestRetry(t *testing.T) {
 	}
 }
 
+// TestLogInAgain sends a request again once, as its credentials may have been replaced.
+func TestLogInAgain(t *testing.T) {
+	var n atomic.Int32
+	c, _ := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		if n.Add(1) == 1 {
+			fail(w, 401, "Unauthorized", "no")
+		}
+	})
+	if _, err := c.Do(t.Context(), Request{Method: "POST", Path: "/"}); err != nil || n.Load() != 2 {
+		t.Errorf("%d requests, error %v", n.Load(), err)
+	}
+	c, _ = serve(t, func(w http.ResponseWriter, _ *http.Request) { fail(w, 401, "Unauthorized", "no") })
+	if _, err := c.Do(t.Context(), Request{Path: "/"}); Code(err) != 401 {
+		t.Errorf("error %v", err)
+	}
+}
+
 func TestRetryEnds(t *testing.T) {
 	var n atomic.Int32
 	c, _ := serve(t, func(w http.ResponseWriter, _ *http.Request) { n.Add(1); fail(w, 500, "InternalError", "no") })
@@ -140,7 +157,7 @@ func TestUnknownOutcome(t *testing.T) {
 		t.Errorf("%d requests, error %v", n.Load(), err)
 	}
 	n.Store(0)
-	if _, err := c.Do(t.Context(), Request{Path: "/"}); err == nil || errors.Is(err, ErrUnknownOutcome) || n.Load() < maxAttempts {
+	if _, err := c.Do(t.Context(), Request{Path: "/"}); err == nil || errors.Is(err, ErrUnknownOutcome) || n.Load() < firstAttempts {
 		t.Errorf("%d requests, error %v", n.Load(), err)
 	}
 }

@@ -50,7 +50,8 @@ var splitters = sync.Pool{New: func() any { return new(rawjson.Splitter) }}
 //
 // Continue pages carry the token alone, so all pages are of one revision; where Exact is set, each page must say that it is of
 // that revision (*RevisionError). A page whose transfer breaks is asked for again and only what fn has not had yet is given to
-// it. errors.Is(err, ErrRevisionGone) tells that the revision cannot be had any more: what fn has had is then void.
+// it. Fn makes no requests of its own by this Client: the list holds one of the slots that they would wait for.
+// errors.Is(err, ErrRevisionGone) tells that the revision cannot be had any more: what fn has had is then void.
 func (c *Client) List(ctx context.Context, req ListRequest, fn func(raw []byte) error) (ListMeta, error) {
 	var meta ListMeta
 	token := ""

@@ -37,13 +37,15 @@ type Response struct {
 }
 
 const (
-	defaultMaxBody = 32 << 20
-	maxErrorBody   = 1 << 20
-	maxAttempts    = 6
-	maxThrottled   = 60 // times that a server may say "later", beside maxAttempts
-	baseBackoff    = 100 * time.Millisecond
-	maxBackoff     = 10 * time.Second
-	maxRetryAfter  = 2 * time.Minute
+	defaultMaxBody  = 32 << 20
+	maxErrorBody    = 1 << 20
+	firstAttempts   = 3
+	maxAttempts     = 6
+	patientAttempts = 10
+	maxThrottled    = 60 // times that a server may say "later", beside maxAttempts
+	baseBackoff     = 100 * time.Millisecond
+	maxBackoff      = 10 * time.Second
+	maxRetryAfter   = 2 * time.Minute
 )
 
 // Do sends one request and reads the whole answer. An answer that is no success is a *StatusError.
@@ -95,11 +97,15 @@ func (c *Client) retry(ctx context.Context, req *Request, consume func(*http.Res
 	if req.Method == "" {
 		req.Method = http.MethodGet
 	}
-	throttled := 0
+	throttled, relogged := 0, false
 	for attempt := 1; ; attempt++ {
 		err := c.once(ctx, req, consume)
 		if err == nil {
 			return nil
+		}
+		if Code(err) == http.StatusUnauthorized && !relogged && ctx.Err() == nil {
+			relogged = true // a token that has just expired is replaced on the next use
+			continue
 		}
 		if ctx.Err() != nil {
 			return fmt.Errorf("%s %s: %w", req.Method, req.Path, context.Cause(ctx))
@@ -109,7 +115,7 @@ func (c *Client) retry(ctx context.Context, req *Request, consume func(*http.Res
 			throttled++
 			attempt--
 		}
-		if !again || attempt >= maxAttempts {
+		if !again || attempt >= c.attempts(err) {
 			return c.explain(req, err)
 		}
 		if wait == 0 {
@@ -122,6 +128,19 @@ func (c *Client) retry(ctx context.Context, req *Request, consume func(*http.Res
 			return fmt.Errorf("%s %s: %w", req.Method, req.Path, context.Cause(ctx))
 		}
 	}
+}
+
+// attempts is how often a request is sent. A server that has answered before is waited for, about as long as one takes to start
+// again; one that never has is probably not there.
+func (c *Client) attempts(err error) int {
+	var conn *connError
+	switch {
+	case !errors.As(err, &conn):
+		return maxAttempts
+	case c.answered.Load():
+		return patientAttempts
+	}
+	return firstAttempts
 }
 
 func backoff(attempt int, jitter float64) time.Duration {
@@ -226,6 +245,7 @@ func (c *Client) once(ctx context.Context, req *Request, consume func(*http.Resp
 		return asConnError(ctx, err)
 	}
 	defer drain(resp)
+	c.answered.Store(true)
 	resp.Body = &watchedBody{ReadCloser: resp.Body, timer: watchdog, every: c.opts.StallTimeout}
 	overloaded = c.opts.Now().Sub(start) > slowAnswer
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
@@ -287,7 +307,7 @@ func drain(resp *http.Response) {
 	_ = resp.Body.Close()
 }
 
-// watchedBody puts the watchdog off as long as bytes come.
+// watchedBody lets the watchdog run only while it waits for bytes, not while its reader is busy with them.
 type watchedBody struct {
 	io.ReadCloser
 	timer *time.Timer
@@ -295,10 +315,9 @@ type watchedBody struct {
 }
 
 func (b *watchedBody) Read(p []byte) (int, error) {
+	b.timer.Reset(b.every)
 	n, err := b.ReadCloser.Read(p)
-	if n > 0 {
-		b.timer.Reset(b.every)
-	}
+	b.timer.Stop()
 	return n, err
 }
 
