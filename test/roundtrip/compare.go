@@ -41,6 +41,7 @@ type trial struct {
 	archived             map[key]bool
 	report               map[key]string // reasons of the restore's report
 	sameVersion          bool
+	fromMinor, toMinor   int
 	judge                judge
 }
 
@@ -141,13 +142,14 @@ func (t *trial) one(ctx context.Context, o, there *object) finding {
 	if there == nil {
 		return t.missing(ctx, o)
 	}
-	want, got := t.expected(o, there), normalise(t.to, there, t.manifests)
+	want, changed := t.expected(o, there)
+	got := normalise(t.to, there, t.manifests)
 	if reflect.DeepEqual(want, got) || (!t.sameVersion && t.remade(o) && contains(got, want)) {
-		return t.arrived(o, there)
+		return t.arrived(o, there, changed)
 	}
 	changes, err := t.judge.WouldChange(ctx, there, want)
 	if err == nil && !changes {
-		return t.arrived(o, there)
+		return t.arrived(o, there, changed)
 	}
 	detail := diff(want, got)
 	if err != nil {
@@ -172,23 +174,11 @@ func (t *trial) remade(o *object) bool {
 	return spec["selector"] != nil
 }
 
-// expected is what an object of the source looks like in the API version that the target serves.
-func (t *trial) expected(o, there *object) map[string]any {
-	want := normalise(t.from, o, t.manifests)
-	if o.api.Version == there.api.Version {
-		return want
+// arrived is the verdict on an object that is as it should be; changed says how that differs from what it was, if it does.
+func (t *trial) arrived(o, there *object, changed string) finding {
+	if changed != "" {
+		return finding{o.key, converted, changed}
 	}
-	want["apiVersion"] = there.raw.GetAPIVersion()
-	if o.api.Resource == "prioritylevelconfigurations" {
-		if limited, _ := want["spec"].(map[string]any)["limited"].(map[string]any); limited["assuredConcurrencyShares"] != nil {
-			limited["nominalConcurrencyShares"] = limited["assuredConcurrencyShares"]
-			delete(limited, "assuredConcurrencyShares")
-		}
-	}
-	return want
-}
-
-func (t *trial) arrived(o, there *object) finding {
 	applied, _ := t.manifests[o.key]["apiVersion"].(string)
 	if applied == "" {
 		applied = o.raw.GetAPIVersion()
@@ -245,7 +235,7 @@ func (t *trial) group(ctx context.Context, here, there []*object) []finding {
 		})
 		switch {
 		case i >= 0:
-			found = append(found, t.arrived(o, left[i]))
+			found = append(found, t.arrived(o, left[i], ""))
 			left = slices.Delete(left, i, i+1)
 		case t.byClock(o):
 			found = append(found, finding{o.key, equal, "made by a clock"})

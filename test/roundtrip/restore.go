@@ -15,8 +15,8 @@ import (
 	"kedge.dev/kedge/test/testbed"
 )
 
-// backendWait bounds how long a restore waits for the backends of webhooks: there are no nodes, so they never come.
-const backendWait = 2 * time.Second
+// backendWait bounds how long a restore waits for the backends of webhooks: there are no nodes, so they never come. Definitions of custom resources wait for the server no longer either.
+const backendWait = 10 * time.Second
 
 // restoreInto restores a whole backup. Objects that the report names are given with its reasons.
 func restoreInto(ctx context.Context, c *testbed.Cluster, backup *archive.Reader) (map[key]string, error) {

@@ -136,7 +136,7 @@ func roundtrip(ctx context.Context, f *folder, p *pair) (*result, error) {
 		return nil, fmt.Errorf("apply: %w", err)
 	}
 	t := &trial{fromBefore: p.from.before, toBefore: p.to.before, manifests: manifests,
-		sameVersion: p.from.cluster.Version == p.to.cluster.Version}
+		sameVersion: p.from.cluster.Version == p.to.cluster.Version, fromMinor: p.from.cluster.Minor, toMinor: p.to.cluster.Minor}
 	if t.from, err = settle(ctx, p.from.lister); err != nil {
 		return nil, err
 	}

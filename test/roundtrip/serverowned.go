@@ -3,6 +3,7 @@
 package main
 
 import (
+	"slices"
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -82,6 +83,9 @@ func normalise(s *snapshot, o *object, chosen fieldsChosen) map[string]any {
 		}
 	case "persistentvolumes":
 		boundClaim(s, obj)
+		bindingNotes(obj)
+	case "persistentvolumeclaims":
+		bindingNotes(obj)
 	case "jobs.batch":
 		jobLabels(obj)
 	case "pods":
@@ -181,10 +185,22 @@ func boundClaim(s *snapshot, obj map[string]any) {
 	_ = unstructured.SetNestedMap(obj, ref, "spec", "claimRef")
 }
 
-// uidLabels hold the uid of a pod's or a job's maker, or a hash of its template that is compared where it is defined.
-var uidLabels = []string{"controller-uid", "batch.kubernetes.io/controller-uid"}
+// bindingNotes: how a claim and its volume came together, as the controller that bound them noted it. That they are bound to each other,
+// and completely (pv.kubernetes.io/bind-completed), is compared.
+func bindingNotes(obj map[string]any) {
+	for _, note := range []string{
+		"pv.kubernetes.io/bound-by-controller",                                                      // which of the two named the other first
+		"volume.kubernetes.io/storage-provisioner", "volume.beta.kubernetes.io/storage-provisioner", // who was asked for a volume
+	} {
+		unstructured.RemoveNestedField(obj, "metadata", "annotations", note)
+	}
+}
 
-var hashLabels = []string{"pod-template-hash", "controller-revision-hash", "controller.kubernetes.io/hash"}
+// jobMarks are labels by which a job knows its pods: the server generates them from its uid and name.
+var jobMarks = []string{"controller-uid", "job-name", "batch.kubernetes.io/controller-uid", "batch.kubernetes.io/job-name"}
+
+// hashMarks are labels with a hash of a template, which is compared where it is defined.
+var hashMarks = []string{"pod-template-hash", "controller-revision-hash", "controller.kubernetes.io/hash"}
 
 // jobLabels: the server generates a job's selector and the labels that it selects by, unless the user does (manualSelector).
 func jobLabels(obj map[string]any) {
@@ -192,7 +208,7 @@ func jobLabels(obj map[string]any) {
 		return
 	}
 	for _, path := range [][]string{{"metadata", "labels"}, {"spec", "selector", "matchLabels"}, {"spec", "template", "metadata", "labels"}} {
-		for _, label := range uidLabels {
+		for _, label := range jobMarks {
 			unstructured.RemoveNestedField(obj, append(append([]string{}, path...), label)...)
 		}
 		dropEmpty(obj, path...)
@@ -224,9 +240,8 @@ func pod(obj map[string]any) {
 			}
 		}
 	}
-	for _, label := range uidLabels {
-		unstructured.RemoveNestedField(obj, "metadata", "labels", label)
-	}
+	// An admission plugin's note of the resources that it filled in; the resources themselves are compared.
+	unstructured.RemoveNestedField(obj, "metadata", "annotations", "kubernetes.io/limit-ranger")
 }
 
 // normaliseMade is normalise for objects that a controller made: their names, and labels made of uids and hashes, are
@@ -237,7 +252,7 @@ func normaliseMade(s *snapshot, o *object, across bool) map[string]any {
 	unstructured.RemoveNestedField(obj, "metadata", "generateName")
 	paths := [][]string{{"metadata", "labels"}, {"spec", "selector", "matchLabels"}, {"spec", "template", "metadata", "labels"}}
 	for _, path := range paths {
-		for _, label := range append(append([]string{}, uidLabels...), hashLabels...) {
+		for _, label := range slices.Concat(jobMarks, hashMarks) {
 			unstructured.RemoveNestedField(obj, append(append([]string{}, path...), label)...)
 		}
 		dropEmpty(obj, path...)

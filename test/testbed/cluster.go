@@ -24,6 +24,8 @@ import (
 type Cluster struct {
 	// Version is what was asked for, without "v": "1.36.3".
 	Version string
+	// Minor is the second number of Version.
+	Minor int
 	// Name is what kubeconfigs call the cluster.
 	Name string
 	// URL is the API server's, on 127.0.0.1.
@@ -80,10 +82,6 @@ func StartCluster(ctx context.Context, version string, opts ...ClusterOption) (*
 	if err != nil {
 		return nil, err
 	}
-	version, _, err = parseVersion(version)
-	if err != nil {
-		return nil, err
-	}
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	c, err := retryPorts(func() (*Cluster, error) { return startCluster(ctx, version, programs, opts) })
@@ -94,7 +92,11 @@ func StartCluster(ctx context.Context, version string, opts ...ClusterOption) (*
 }
 
 func startCluster(ctx context.Context, version string, programs programs, opts []ClusterOption) (_ *Cluster, err error) {
-	c := &Cluster{Version: version, token: randomHex(16)}
+	version, minor, err := parseVersion(version)
+	if err != nil {
+		return nil, err
+	}
+	c := &Cluster{Version: version, Minor: minor, token: randomHex(16)}
 	c.opts.name = "kubernetes-" + version
 	for _, opt := range opts {
 		opt(&c.opts)
