@@ -126,7 +126,7 @@ func newTransport(cfg *rest.Config, opts Options) (http.RoundTripper, error) {
 		TLSNextProto:          map[string]func(string, *tls.Conn) http.RoundTripper{},
 		MaxIdleConns:          opts.MaxInFlight,
 		MaxIdleConnsPerHost:   opts.MaxInFlight,
-		IdleConnTimeout:       90 * time.Second,
+		IdleConnTimeout:       55 * time.Second, // below the server's own, so that it is not the server that ends a connection just in use
 		DisableCompression:    !opts.Compress,
 		ReadBufferSize:        64 << 10,
 		WriteBufferSize:       16 << 10,
