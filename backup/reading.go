@@ -25,6 +25,7 @@ type reading struct {
 	discovery       *kube.Discovery
 	definitions     map[string]definition // CustomResourceDefinitions by name
 	storageVersions map[string]string     // of custom resources, by "resource.group"
+	definitionsErr  error                 // why both are empty
 	anchor          anchor
 	targets         []*target
 	literal         []string // the included namespaces where each is written out and they are few; sorted as their objects are
@@ -198,6 +199,7 @@ func (r *reading) readDefinitions(ctx context.Context) error {
 		return err
 	}
 	r.anchor = anchor{}
+	r.definitionsErr = err
 	r.sink.log(ctx, slog.LevelWarn, "the definitions of custom resources cannot be read", slog.String("error", err.Error()))
 	return nil
 }

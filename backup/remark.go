@@ -30,7 +30,6 @@ const (
 	ReasonExcludedByLabel   = "ExcludedByLabel"
 	ReasonNotPersisted      = "NotPersisted"      // the resource is computed, not stored: nothing could be restored
 	ReasonServedTwice       = "ServedTwice"       // the same objects are archived under another group
-	ReasonOwnHistory        = "OwnHistory"        // not of the pinned revision
 	ReasonForbidden         = "Forbidden"         // the account may not list it
 	ReasonUnavailable       = "Unavailable"       // the service behind an aggregated API does not answer
 	ReasonConversionFailed  = "ConversionFailed"  // the conversion webhook of a definition does not answer

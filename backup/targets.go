@@ -96,6 +96,12 @@ func (r *reading) chooseTargets() {
 // the server's preferred version of a built-in one.
 func (r *reading) mainVersion(preferred kube.Resource) kube.Resource {
 	storage := r.storageVersions[preferred.GroupResource()]
+	if r.definitionsErr != nil && mayBeCustom(preferred.Group) && len(r.discovery.Versions(preferred.Group, preferred.Resource)) > 1 {
+		r.remarks.add(SeverityWarning, archive.Remark{
+			Resource: preferred.GroupResource(), Reason: ReasonVersionUnknown,
+			Message: fmt.Sprintf("archived as %s, which may not be the version that is stored: grant \"list\" on customresourcedefinitions.apiextensions.k8s.io to the account that Kedge uses", preferred.Version),
+		})
+	}
 	if storage == "" || storage == preferred.Version {
 		return preferred
 	}
@@ -107,6 +113,11 @@ func (r *reading) mainVersion(preferred kube.Resource) kube.Resource {
 		Message: fmt.Sprintf("the server does not offer the storage version %s: the objects are archived as %s, into which they are converted", storage, preferred.Version),
 	})
 	return preferred
+}
+
+// mayBeCustom tells the groups of custom resources by name from those of Kubernetes itself.
+func mayBeCustom(group string) bool {
+	return strings.Contains(group, ".") && !strings.HasSuffix(group, ".k8s.io")
 }
 
 func (r *reading) alsoTargets(main kube.Resource, take selection.Take) {

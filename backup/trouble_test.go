@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	rbacv1 "k8s.io/api/rbac/v1"
+
 	"kedge.dev/kedge/api/v1alpha1"
 	"kedge.dev/kedge/internal/kube"
 	"kedge.dev/kedge/test/testbed"
@@ -70,6 +72,18 @@ func TestStorageVersion(t *testing.T) {
 		}
 		if remarkOf(r.report().Warnings, "nothing.v1.example.com", ReasonNoMatch) == "" {
 			t.Errorf("%+v", r.report())
+		}
+		narrow, err := c.ServiceAccountConfigWithRules(t.Context(), "no-definitions", []rbacv1.PolicyRule{{APIGroups: []string{"", "stored.example.com"}, Resources: []string{"*"}, Verbs: []string{"get", "list"}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		blind, err := kube.New(narrow, kube.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, unknown := readInto(t, blind, v1alpha1.BackupSpec{Selection: v1alpha1.Selection{IncludedResources: []string{"gadgets"}, IncludeClusterResources: new(bool)}})
+		if remarkOf(unknown.report().Warnings, "gadgets.stored.example.com", ReasonVersionUnknown) == "" || unknown.anchor.path == "" {
+			t.Errorf("%+v", unknown.report())
 		}
 		for _, api := range r.apis() {
 			if api.Group == "stored.example.com" && (api.Archived != "v1" || api.Preferred != "v2" || strings.Join(api.Versions, " ") != "v2 v1") {

@@ -25,7 +25,7 @@ type Selection struct {
 	// +optional
 	ExcludedResources []string `json:"excludedResources,omitempty"`
 	// IncludeClusterResources: true takes all cluster-scoped objects, false none; unset takes all of them when all
-	// namespaces are selected and no label selector is set, else those that the selected objects need.
+	// namespaces are selected (of these, as of all objects, those that the selectors match), else those that the selected objects need.
 	// +optional
 	IncludeClusterResources *bool `json:"includeClusterResources,omitempty"`
 
