@@ -32,8 +32,7 @@ func NewFinding(name, detail string, err error) Finding {
 		return Finding{Name: name, Level: LevelOK, Detail: detail}
 	}
 	f := Finding{Name: name, Level: LevelFailed, Detail: err.Error()}
-	var known *StoreError
-	if errors.As(err, &known) {
+	if known, ok := errors.AsType[*StoreError](err); ok {
 		bare := *known
 		bare.Remedy = ""
 		f.Detail, f.Remedy = bare.Error(), known.Remedy

@@ -63,8 +63,7 @@ func Diagnose(err error, endpoint string, now time.Time) Diagnosis {
 	if d, ok := diagnoseNetwork(err, endpoint, now); ok {
 		return d
 	}
-	var operation *smithy.OperationError
-	if errors.As(err, &operation) {
+	if _, ok := errors.AsType[*smithy.OperationError](err); ok {
 		return Diagnosis{Detail: innermost(err).Error()} // the SDK's layers repeat each other
 	}
 	return Diagnosis{Detail: err.Error()}
@@ -167,8 +166,7 @@ func message(api smithy.APIError) string {
 
 // diagnoseCredentials explains why there are none.
 func diagnoseCredentials(err *CredentialsError, now time.Time) Diagnosis {
-	var api smithy.APIError
-	if errors.As(err.Err, &api) {
+	if api, ok := errors.AsType[smithy.APIError](err.Err); ok {
 		d := diagnoseAPI(err.Err, api, now)
 		d.Kind, d.Detail = Access, "get credentials: "+d.Detail
 		if strings.HasPrefix(api.ErrorCode(), "AccessDenied") {

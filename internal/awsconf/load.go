@@ -155,8 +155,7 @@ func readable(path string) error {
 }
 
 func loadError(opts Options, err error) error {
-	var missing config.SharedConfigProfileNotExistError
-	if errors.As(err, &missing) {
+	if missing, ok := errors.AsType[config.SharedConfigProfileNotExistError](err); ok {
 		return &ConfigError{
 			Field: "Profile", Detail: fmt.Sprintf("there is no profile %q in the shared configuration", missing.Profile), Err: err,
 			Remedy: "name one of the profiles that `aws configure list-profiles` shows, or one of the credentials file",
@@ -212,7 +211,7 @@ func httpClient(caBundle string) (*awshttp.BuildableClient, error) {
 type impatientConn struct{ net.Conn }
 
 func (c impatientConn) Write(p []byte) (int, error) {
-	if err := c.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
+	if err := c.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil { //nolint:forbidigo // the kernel's clock is meant
 		return 0, err
 	}
 	return c.Conn.Write(p)

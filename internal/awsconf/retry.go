@@ -63,7 +63,7 @@ func backoff(attempt int, _ error) (time.Duration, error) {
 		ceiling = firstWait << shift
 	}
 	// Not below half, so that many clients spread but none hammers.
-	return ceiling/2 + rand.N(ceiling/2), nil
+	return ceiling/2 + rand.N(ceiling/2), nil //nolint:gosec // jitter is no secret
 }
 
 // retryAfter is the wait in seconds that the answer's header asks for.

@@ -4,6 +4,7 @@ package decorate
 
 import (
 	"context"
+	"time"
 
 	"kedge.dev/kedge/plugins"
 )
@@ -20,6 +21,8 @@ type Options struct {
 	Retry *RetryOptions
 	// Observe is told of every operation as the engines see it, waits and attempts included. Nil is not.
 	Observe func(ctx context.Context, e Event)
+	// Now is the clock of Observe; nil means time.Now.
+	Now func() time.Time
 }
 
 // Wrap composes the decorators around a store. An operation passes them from the outside in: it is observed, refused if it may not be, waits
@@ -42,7 +45,11 @@ func Wrap(store plugins.ObjectStore, opts Options) (plugins.ObjectStore, error) 
 		store = ReadOnly(store)
 	}
 	if opts.Observe != nil {
-		store = Observe(store, opts.Observe)
+		now := opts.Now
+		if now == nil {
+			now = time.Now //nolint:forbidigo // the default of a field
+		}
+		store = Observe(store, now, opts.Observe)
 	}
 	return store, nil
 }

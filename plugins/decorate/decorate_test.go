@@ -23,21 +23,21 @@ import (
 	"kedge.dev/kedge/plugins/storetest"
 )
 
-func folder(t testing.TB) plugins.ObjectStore {
-	t.Helper()
-	store, err := file.New(v1alpha1.FileLocation{Path: t.TempDir()}, file.Options{})
+func folder(tb testing.TB) plugins.ObjectStore {
+	tb.Helper()
+	store, err := file.New(v1alpha1.FileLocation{Path: tb.TempDir()}, file.Options{})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() { store.Close() })
+	tb.Cleanup(func() { store.Close() })
 	return store
 }
 
-func wrap(t testing.TB, store plugins.ObjectStore, opts decorate.Options) plugins.ObjectStore {
-	t.Helper()
+func wrap(tb testing.TB, store plugins.ObjectStore, opts decorate.Options) plugins.ObjectStore {
+	tb.Helper()
 	wrapped, err := decorate.Wrap(store, opts)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return wrapped
 }
@@ -48,6 +48,7 @@ func noSleep(ctx context.Context, _ time.Duration) error { return ctx.Err() }
 func TestConformance(t *testing.T) {
 	var events atomic.Int64
 	storetest.Run(t, func(t *testing.T) plugins.ObjectStore {
+		t.Helper()
 		return wrap(t, folder(t), decorate.Options{
 			Prefix: "a/prefix", MaxInFlight: 3, Retry: &decorate.RetryOptions{Sleep: noSleep},
 			Observe: func(context.Context, decorate.Event) { events.Add(1) },
@@ -60,6 +61,7 @@ func TestConformance(t *testing.T) {
 
 func TestConformanceOfRetryOverFailures(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) plugins.ObjectStore {
+		t.Helper()
 		return decorate.Retry(&flaky{ObjectStore: folder(t)}, decorate.RetryOptions{Sleep: noSleep})
 	}, storetest.Config{Large: 8 << 20})
 }
@@ -293,7 +295,7 @@ func TestLimit(t *testing.T) {
 
 func TestObserve(t *testing.T) {
 	var events []decorate.Event
-	store := decorate.Observe(folder(t), func(_ context.Context, e decorate.Event) { events = append(events, e) })
+	store := decorate.Observe(folder(t), time.Now, func(_ context.Context, e decorate.Event) { events = append(events, e) })
 	_, _ = store.Put(t.Context(), "backups/a/b", strings.NewReader("12345"), plugins.PutOptions{})
 	r, err := store.Get(t.Context(), "backups/a/b", 1, 3)
 	if err != nil {

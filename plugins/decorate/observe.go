@@ -24,9 +24,9 @@ type Event struct {
 	Err error
 }
 
-// Observe calls fn after every operation, from the goroutine that made it; fn must be quick and safe for use by many.
-func Observe(store plugins.ObjectStore, fn func(ctx context.Context, e Event)) plugins.ObjectStore {
-	return &observed{ObjectStore: store, fn: fn, now: time.Now}
+// Observe calls fn after every operation, from the goroutine that made it; fn must be quick and safe for use by many. now is the clock.
+func Observe(store plugins.ObjectStore, now func() time.Time, fn func(ctx context.Context, e Event)) plugins.ObjectStore {
+	return &observed{ObjectStore: store, fn: fn, now: now}
 }
 
 type observed struct {
@@ -96,7 +96,7 @@ func (o *observed) Delete(ctx context.Context, key string) error {
 // observedReader counts, and reports when it is closed.
 type observedReader struct {
 	io.ReadCloser
-	ctx   context.Context //nolint:containedctx // the contract of Get: ctx governs the reader until it is closed
+	ctx   context.Context // the contract of Get: ctx governs the reader until it is closed
 	store *observed
 	event Event
 	err   error
@@ -106,7 +106,7 @@ type observedReader struct {
 func (r *observedReader) Read(p []byte) (int, error) {
 	n, err := r.ReadCloser.Read(p)
 	r.event.Bytes += int64(n)
-	if err != nil && err != io.EOF { //nolint:errorlint // a reader's io.EOF is never wrapped
+	if err != nil && err != io.EOF {
 		r.err = err
 	}
 	return n, err

@@ -57,14 +57,14 @@ func (r *retrying) do(ctx context.Context, attempt func() error) error {
 	pause := r.opts.FirstPause
 	for n := 1; ; n++ {
 		err := attempt()
-		var on *gotOnError
-		if errors.As(err, &on) {
+		if on, ok := errors.AsType[*gotOnError](err); ok {
 			err, n, pause = on.err, 1, r.opts.FirstPause
 		}
 		if err == nil || n == r.opts.Attempts || plugins.Permanent(err) || ctx.Err() != nil {
 			return err
 		}
-		if cancelled := r.opts.Sleep(ctx, pause/2+rand.N(pause/2+1)); cancelled != nil {
+		jittered := pause/2 + rand.N(pause/2+1) //nolint:gosec // jitter is no secret
+		if cancelled := r.opts.Sleep(ctx, jittered); cancelled != nil {
 			return fmt.Errorf("%w (%w while waiting to try again)", err, cancelled)
 		}
 		pause = min(2*pause, r.opts.LastPause)
@@ -135,7 +135,7 @@ func (r *retrying) List(ctx context.Context, prefix string, fn func(plugins.Obje
 			return callback
 		})
 		if callback != nil {
-			return nil // the caller's own error is no failure of the store
+			return nil //nolint:nilerr // the caller's own error is no failure of the store
 		}
 		if err != nil && last != before {
 			return &gotOnError{err}

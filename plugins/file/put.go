@@ -189,7 +189,7 @@ func parent(key string) string { return path.Dir(key) }
 
 // cancelReader ends with ctx's error once ctx is done, and marks the errors of r as such.
 type cancelReader struct {
-	ctx context.Context //nolint:containedctx // lives within one call
+	ctx context.Context // lives within one call
 	r   io.Reader
 }
 
@@ -198,7 +198,7 @@ func (c cancelReader) Read(p []byte) (int, error) {
 		return 0, err
 	}
 	n, err := c.r.Read(p)
-	if err != nil && err != io.EOF { //nolint:errorlint // a reader's io.EOF is never wrapped
+	if err != nil && err != io.EOF {
 		err = &sourceError{err}
 	}
 	return n, err

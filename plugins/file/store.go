@@ -62,7 +62,7 @@ func New(loc v1alpha1.FileLocation, opts Options) (*Store, error) {
 	}
 	s := &Store{path: path, now: opts.Now}
 	if s.now == nil {
-		s.now = time.Now
+		s.now = time.Now //nolint:forbidigo // the default of a field
 	}
 	s.counter.Store(uint64(s.now().UnixNano()))
 	if opts.Create {
@@ -208,7 +208,7 @@ func (s *Store) check(ctx context.Context, key string) error {
 
 // reader yields the part of a file that was asked for.
 type reader struct {
-	ctx   context.Context //nolint:containedctx // the contract of Get: ctx governs the reader until it is closed
+	ctx   context.Context // the contract of Get: ctx governs the reader until it is closed
 	store *Store
 	key   string
 	file  *os.File
@@ -228,9 +228,9 @@ func (r *reader) Read(p []byte) (int, error) {
 	n, err := r.file.Read(p)
 	r.left -= int64(n)
 	switch {
-	case err == io.EOF && r.left > 0: //nolint:errorlint // a reader's io.EOF is never wrapped
+	case err == io.EOF && r.left > 0:
 		return n, r.store.fail("get", r.key, fmt.Errorf("file shrank while it was read, %d bytes are missing: %w", r.left, io.ErrUnexpectedEOF))
-	case err != nil && err != io.EOF: //nolint:errorlint // as above
+	case err != nil && err != io.EOF:
 		return n, r.store.fail("get", r.key, err)
 	}
 	return n, nil

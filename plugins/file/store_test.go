@@ -9,24 +9,28 @@ import (
 	"kedge.dev/kedge/plugins/storetest"
 )
 
-func open(t testing.TB, path string) *file.Store {
-	t.Helper()
+func open(tb testing.TB, path string) *file.Store {
+	tb.Helper()
 	store, err := file.New(v1alpha1.FileLocation{Path: path}, file.Options{})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() { store.Close() })
+	tb.Cleanup(func() { store.Close() })
 	return store
 }
 
 func TestConformance(t *testing.T) {
 	paths := map[plugins.ObjectStore]string{}
 	storetest.Run(t, func(t *testing.T) plugins.ObjectStore {
+		t.Helper()
 		path := t.TempDir()
 		store := open(t, path)
 		paths[store] = path
 		return store
 	}, storetest.Config{
-		Reopen: func(t *testing.T, store plugins.ObjectStore) plugins.ObjectStore { return open(t, paths[store]) },
+		Reopen: func(t *testing.T, store plugins.ObjectStore) plugins.ObjectStore {
+			t.Helper()
+			return open(t, paths[store])
+		},
 	})
 }

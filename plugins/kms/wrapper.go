@@ -60,7 +60,7 @@ var _ plugins.KeyWrapper = (*Wrapper)(nil)
 func New(ctx context.Context, opts Options) (*Wrapper, error) {
 	w := &Wrapper{keyID: opts.KeyID, endpoint: opts.Endpoint, now: opts.Now}
 	if w.now == nil {
-		w.now = time.Now
+		w.now = time.Now //nolint:forbidigo // the default of a field
 	}
 	if err := w.configure(ctx, opts); err != nil {
 		return nil, w.fail(ctx, "open", err)

@@ -190,8 +190,7 @@ func TestRefusals(t *testing.T) {
 				return true
 			})
 			_, err := open(t, options(t, endpoint, keyARN)).Wrap(t.Context(), []byte("hidden"))
-			var known *plugins.KeyError
-			if !errors.As(err, &known) {
+			if _, ok := errors.AsType[*plugins.KeyError](err); !ok {
 				t.Fatalf("%v is no *plugins.KeyError", err)
 			}
 			if c.want != nil && !errors.Is(err, c.want) || c.want == nil && plugins.Permanent(err) {

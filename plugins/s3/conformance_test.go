@@ -14,23 +14,23 @@ import (
 )
 
 // location is how a user would write the bucket down.
-func location(t testing.TB, b *testbed.Bucket) v1alpha1.S3Location {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "credentials")
+func location(tb testing.TB, b *testbed.Bucket) v1alpha1.S3Location {
+	tb.Helper()
+	path := filepath.Join(tb.TempDir(), "credentials")
 	text := fmt.Sprintf("[default]\naws_access_key_id = %s\naws_secret_access_key = %s\n", b.AccessKey, b.SecretKey)
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return v1alpha1.S3Location{
 		Bucket: b.Name, Region: b.Region, Endpoint: b.Endpoint, PathStyle: true, CredentialsFile: path, CABundle: string(b.CA),
 	}
 }
 
-func open(t testing.TB, loc v1alpha1.S3Location, opts s3.Options) *s3.Store {
-	t.Helper()
-	store, err := s3.New(t.Context(), loc, opts)
+func open(tb testing.TB, loc v1alpha1.S3Location, opts s3.Options) *s3.Store {
+	tb.Helper()
+	store, err := s3.New(tb.Context(), loc, opts)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return store
 }
@@ -48,9 +48,11 @@ func TestConformance(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			locations := map[plugins.ObjectStore]v1alpha1.S3Location{}
 			c.cfg.Reopen = func(t *testing.T, store plugins.ObjectStore) plugins.ObjectStore {
+				t.Helper()
 				return open(t, locations[store], s3.Options{})
 			}
 			storetest.Run(t, func(t *testing.T) plugins.ObjectStore {
+				t.Helper()
 				loc := location(t, testbed.NewBucket(t, c.bucket...))
 				loc.Prefix = c.prefix
 				store := open(t, loc, s3.Options{PartSize: 5 << 20})

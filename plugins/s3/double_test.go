@@ -131,16 +131,16 @@ func refuse(w http.ResponseWriter, status int, code, message string) {
 }
 
 // doubleLocation is a location on a double, or on any other address.
-func doubleLocation(t testing.TB, endpoint string) v1alpha1.S3Location {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "credentials")
+func doubleLocation(tb testing.TB, endpoint string) v1alpha1.S3Location {
+	tb.Helper()
+	path := filepath.Join(tb.TempDir(), "credentials")
 	if err := os.WriteFile(path, []byte("[default]\naws_access_key_id = AKID\naws_secret_access_key = topsecret\n"), 0o600); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return v1alpha1.S3Location{Bucket: "bucket", Prefix: "p", Region: "eu-west-1", Endpoint: endpoint, PathStyle: true, CredentialsFile: path}
 }
 
-func (d *double) open(t testing.TB, opts s3.Options) *s3.Store {
-	t.Helper()
-	return open(t, doubleLocation(t, d.URL), opts)
+func (d *double) open(tb testing.TB, opts s3.Options) *s3.Store {
+	tb.Helper()
+	return open(tb, doubleLocation(tb, d.URL), opts)
 }

@@ -97,8 +97,7 @@ func TestRefusals(t *testing.T) {
 // checkError holds err against what it must wrap and say.
 func checkError(t *testing.T, err, want error, says []string) {
 	t.Helper()
-	var known *plugins.StoreError
-	if !errors.As(err, &known) {
+	if _, ok := errors.AsType[*plugins.StoreError](err); !ok {
 		t.Fatalf("%v is no *plugins.StoreError", err)
 	}
 	if want != nil && !errors.Is(err, want) || want == nil && plugins.Permanent(err) {

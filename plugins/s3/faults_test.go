@@ -4,6 +4,7 @@ package s3_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -35,7 +36,7 @@ func TestFaultyNetwork(t *testing.T) {
 			results := make([]error, 40)
 			for i := range results {
 				group.Go(func() error {
-					results[i] = roundTrip(t, store, i)
+					results[i] = roundTrip(t.Context(), store, i)
 					return nil
 				})
 			}
@@ -74,14 +75,14 @@ func faultyObject(i int) (key string, content []byte) {
 }
 
 // roundTrip stores an object conditionally, reads it and a part of it, finds it in a list, and deletes every third.
-func roundTrip(t *testing.T, store plugins.ObjectStore, i int) error {
+func roundTrip(ctx context.Context, store plugins.ObjectStore, i int) error {
 	key, content := faultyObject(i)
-	_, err := store.Put(t.Context(), key, stream{bytes.NewReader(content)}, plugins.PutOptions{IfNoneMatch: true})
+	_, err := store.Put(ctx, key, stream{bytes.NewReader(content)}, plugins.PutOptions{IfNoneMatch: true})
 	if err != nil && !errors.Is(err, plugins.ErrExists) { // the reply to the first attempt was lost
 		return err
 	}
 	for _, offset := range []int{0, len(content) / 2} {
-		r, err := store.Get(t.Context(), key, int64(offset), -1)
+		r, err := store.Get(ctx, key, int64(offset), -1)
 		if err != nil {
 			return err
 		}
@@ -94,14 +95,14 @@ func roundTrip(t *testing.T, store plugins.ObjectStore, i int) error {
 		}
 	}
 	seen := 0
-	if err := store.List(t.Context(), key, func(plugins.ObjectInfo) error { seen++; return nil }); err != nil {
+	if err := store.List(ctx, key, func(plugins.ObjectInfo) error { seen++; return nil }); err != nil {
 		return err
 	}
 	if seen != 1 {
 		return fmt.Errorf("%s is %d times in the list", key, seen)
 	}
 	if i%3 == 0 {
-		return store.Delete(t.Context(), key)
+		return store.Delete(ctx, key)
 	}
 	return nil
 }

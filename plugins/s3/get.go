@@ -48,7 +48,7 @@ func (s *Store) open(ctx context.Context, key string, offset, length int64) (io.
 		return s.nothing(ctx, key, offset) // S3 has no range without bytes
 	}
 	r := &reader{ctx: ctx, store: s, key: key, offset: offset, left: length}
-	err := r.connectOldest()
+	err := r.connectOldest() //nolint:contextcheck // the reader has it: ctx governs it until it is closed
 	if code(err) == "InvalidRange" {
 		return s.nothing(ctx, key, offset) // at the end, or beyond
 	}
@@ -95,7 +95,7 @@ func (s *Store) nothing(ctx context.Context, key string, offset int64) (io.ReadC
 
 // reader yields a range over as many connections as it takes.
 type reader struct {
-	ctx     context.Context //nolint:containedctx // the contract of Get: ctx governs the reader until it is closed
+	ctx     context.Context // the contract of Get: ctx governs the reader until it is closed
 	store   *Store
 	key     string
 	version string // to read, where the bucket has versions
@@ -249,7 +249,7 @@ func (r *reader) resume() error {
 
 func (r *reader) pause() error {
 	longest := firstPause << (r.failed - 1)
-	timer := time.NewTimer(longest/2 + rand.N(longest/2))
+	timer := time.NewTimer(longest/2 + rand.N(longest/2)) //nolint:gosec // jitter is no secret
 	defer timer.Stop()
 	select {
 	case <-timer.C:

@@ -59,7 +59,7 @@ func (s *Store) List(ctx context.Context, prefix string, fn func(plugins.ObjectI
 	emit := func(info plugins.ObjectInfo) error {
 		info.Key = strings.TrimPrefix(info.Key, s.prefix)
 		if plugins.CheckKey(info.Key) != nil {
-			return nil
+			return nil //nolint:nilerr // not ours to show
 		}
 		callback = fn(info)
 		return callback

@@ -175,7 +175,7 @@ func (s *Store) fill(ctx context.Context, r io.Reader) (data []byte, ended bool,
 		n, err := r.Read(data[len(data):min(cap(data), size)])
 		data = data[:len(data)+n]
 		switch {
-		case err == io.EOF: //nolint:errorlint // a reader's io.EOF is never wrapped
+		case err == io.EOF:
 			return data, true, context.Cause(ctx)
 		case err != nil:
 			return data, false, &sourceError{err}

@@ -101,7 +101,7 @@ func withDefaults(opts Options) Options {
 	opts.Concurrency = cmp.Or(opts.Concurrency, defaultConcurrency)
 	opts.Stall = cmp.Or(opts.Stall, defaultStall)
 	if opts.Now == nil {
-		opts.Now = time.Now
+		opts.Now = time.Now //nolint:forbidigo // the default of a field
 	}
 	return opts
 }
