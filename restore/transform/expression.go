@@ -125,18 +125,8 @@ func (n *native) value(v ref.Val, depth int) (any, error) {
 		return bool(v), nil
 	case types.String:
 		return string(v), nil
-	case types.Int:
-		return int64(v), nil
-	case types.Uint:
-		if uint64(v) > math.MaxInt64 {
-			return nil, errors.New("gives a number that is too large for JSON in Kubernetes")
-		}
-		return int64(v), nil //nolint:gosec // checked above
-	case types.Double:
-		if f := float64(v); math.IsNaN(f) || math.IsInf(f, 0) {
-			return nil, errors.New("gives a number that JSON cannot write")
-		}
-		return float64(v), nil
+	case types.Int, types.Uint, types.Double:
+		return number(v)
 	case types.Bytes:
 		return base64.StdEncoding.EncodeToString(v), nil
 	case types.Timestamp:
@@ -147,6 +137,23 @@ func (n *native) value(v ref.Val, depth int) (any, error) {
 		return n.list(v, depth)
 	}
 	return nil, fmt.Errorf("gives a %s, which JSON cannot write", v.Type().TypeName())
+}
+
+// number makes a number that JSON in Kubernetes has.
+func number(v ref.Val) (any, error) {
+	switch v := v.(type) {
+	case types.Int:
+		return int64(v), nil
+	case types.Uint:
+		if uint64(v) <= math.MaxInt64 {
+			return int64(v), nil //nolint:gosec // checked just now
+		}
+	case types.Double:
+		if f := float64(v); !math.IsNaN(f) && !math.IsInf(f, 0) {
+			return f, nil
+		}
+	}
+	return nil, errors.New("gives a number that JSON in Kubernetes cannot write")
 }
 
 func (n *native) object(v traits.Mapper, depth int) (any, error) {

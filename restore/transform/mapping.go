@@ -89,8 +89,6 @@ func (m *mapping) add(t *target, rules mappingRules) {
 }
 
 func (t *target) compile(rules mappingRules) error {
-	from, prefix := strings.CutSuffix(t.from, "*")
-	to, keeps := strings.CutSuffix(t.to, "*")
 	switch {
 	case len(t.from) > maxValue || len(t.to) > maxValue:
 		return fmt.Errorf("is longer than %d bytes", maxValue)
@@ -98,6 +96,29 @@ func (t *target) compile(rules mappingRules) error {
 		return errors.New("the old value is empty: write the value that objects have now")
 	case t.to == "" && !rules.removes:
 		return errors.New("the new value is empty: write one, or remove the field with a modifier")
+	}
+	if err := t.compilePrefix(rules); err != nil {
+		return err
+	}
+	if rules.check == nil {
+		return nil
+	}
+	for _, v := range []string{t.from, t.to} {
+		if v == "" && rules.removes {
+			continue
+		}
+		if wrong := rules.check(v); wrong != "" {
+			return fmt.Errorf("%q %s", v, wrong)
+		}
+	}
+	return nil
+}
+
+// compilePrefix takes the "*" off an entry for a prefix.
+func (t *target) compilePrefix(rules mappingRules) error {
+	from, prefix := strings.CutSuffix(t.from, "*")
+	to, keeps := strings.CutSuffix(t.to, "*")
+	switch {
 	case strings.Contains(t.from+t.to, "*") && !rules.prefixes:
 		return errors.New("holds a \"*\": these values are mapped one by one; use a modifier for patterns")
 	case strings.Contains(from+to, "*"):
@@ -110,17 +131,6 @@ func (t *target) compile(rules mappingRules) error {
 	t.prefix, t.whole = prefix, prefix && !keeps
 	if prefix {
 		t.from, t.to = from, to
-	}
-	if rules.check == nil {
-		return nil
-	}
-	for _, v := range []string{t.from, t.to} {
-		if v == "" && rules.removes {
-			continue
-		}
-		if wrong := rules.check(v); wrong != "" {
-			return fmt.Errorf("%q %s", v, wrong)
-		}
 	}
 	return nil
 }

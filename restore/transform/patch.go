@@ -97,31 +97,48 @@ func encodeOperation(field string, op v1alpha1.JSONPatchOperation) (map[string]a
 	if identityPointers[op.Path] && op.Op != "test" {
 		return nil, fmt.Errorf("%s.path: %q is, or holds, what the object is known by, which a modifier may not change: use a longer path, or namespaceMapping", field, op.Path)
 	}
+	var err error
 	switch op.Op {
 	case "add", "replace", "test":
-		if op.From != "" {
-			return nil, fmt.Errorf("%s.from: %q takes none: remove it", field, op.Op)
-		}
-		if !json.Valid([]byte(op.Value)) {
-			return nil, fmt.Errorf("%s.value: is not JSON text: write 3, true, {\"a\":1}, and strings with their quotes: '\"text\"'", field)
-		}
+		err = checkValue(field, op)
 		out["value"] = json.RawMessage(op.Value)
 	case "move", "copy":
-		if err := checkPointer(op.From); err != nil {
-			return nil, fmt.Errorf("%s.from: %w", field, err)
-		}
-		if op.Op == "move" && identityPointers[op.From] {
-			return nil, fmt.Errorf("%s.from: %q is, or holds, what the object is known by, which a modifier may not change: copy it", field, op.From)
-		}
+		err = checkFrom(field, op)
 		out["from"] = op.From
 	case "remove":
 		if op.From != "" || op.Value != "" {
-			return nil, fmt.Errorf("%s: \"remove\" takes a path alone: remove from and value", field)
+			err = fmt.Errorf("%s: \"remove\" takes a path alone: remove from and value", field)
 		}
 	default:
-		return nil, fmt.Errorf("%s.op: %q is none of add, remove, replace, move, copy, test", field, op.Op)
+		err = fmt.Errorf("%s.op: %q is none of add, remove, replace, move, copy, test", field, op.Op)
+	}
+	if err != nil {
+		return nil, err
 	}
 	return out, nil
+}
+
+func checkValue(field string, op v1alpha1.JSONPatchOperation) error {
+	if op.From != "" {
+		return fmt.Errorf("%s.from: %q takes none: remove it", field, op.Op)
+	}
+	if !json.Valid([]byte(op.Value)) {
+		return fmt.Errorf("%s.value: is not JSON text: write 3, true, {\"a\":1}, and strings with their quotes: '\"text\"'", field)
+	}
+	return nil
+}
+
+func checkFrom(field string, op v1alpha1.JSONPatchOperation) error {
+	if err := checkPointer(op.From); err != nil {
+		return fmt.Errorf("%s.from: %w", field, err)
+	}
+	if op.Value != "" {
+		return fmt.Errorf("%s.value: %q takes none: remove it", field, op.Op)
+	}
+	if op.Op == "move" && identityPointers[op.From] {
+		return fmt.Errorf("%s.from: %q is, or holds, what the object is known by, which a modifier may not change: copy it", field, op.From)
+	}
+	return nil
 }
 
 // checkPointer checks a JSON pointer (RFC 6901).

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sync/errgroup"
 	utiljson "k8s.io/apimachinery/pkg/util/json"
 	"pgregory.net/rapid"
 
@@ -262,5 +263,33 @@ func BenchmarkWantsUntouched(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		p.Wants(s, raw)
+	}
+}
+
+// TestConcurrent runs one pipeline from many goroutines; the race detector judges.
+func TestConcurrent(t *testing.T) {
+	p, err := load(t, `{images: {"a*": "b*"}, modifiers: [{resources: [deploy], condition: "has(object.spec)", strategicMergePatch: "spec: {template: {spec: {containers: [{name: new}]}}}"}]}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var g errgroup.Group
+	for range 8 {
+		g.Go(func() error {
+			for range 50 {
+				obj, raw := decode(t, deployment)
+				s := subjectOf(t, "deployments.apps", obj)
+				if !p.Wants(s, raw) {
+					t.Error("not wanted")
+				}
+				if _, err := p.Apply(t.Context(), s, obj); err != nil {
+					return err
+				}
+				p.Unused()
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
 	}
 }
