@@ -97,25 +97,44 @@ func TestWholeClusterIsRead(t *testing.T) {
 func TestOneMoment(t *testing.T) {
 	onEach(t, func(t *testing.T, c *testbed.Cluster) {
 		apply(t, c, momentDefinition, "apiVersion: v1\nkind: Namespace\nmetadata: {name: moment-a}", "apiVersion: v1\nkind: Namespace\nmetadata: {name: moment-b}")
-		client := newClient(t, c)
 		ctx, stop := context.WithCancel(t.Context())
-		rounds, done := make(chan int, 1), make(chan error, 1)
+		rounds, done := make(chan int), make(chan error, 1)
 		go func() { done <- writeRounds(ctx, newClient(t, c), rounds) }()
-		for n := range 12 {
+		client := waitingClient(t, c, rounds)
+		for n := range 5 {
 			s, r := readInto(t, client, v1alpha1.BackupSpec{Selection: v1alpha1.Selection{IncludedNamespaces: []string{"moment-*"}}})
 			checkMoment(t, s.items(), n, r.revision)
-			select {
-			case last := <-rounds: // the next reading begins somewhere in the next round
-				t.Logf("reading %d after round %d", n, last)
-			case err := <-done:
-				t.Fatal(err)
-			}
 		}
 		stop()
 		if err := <-done; err != nil && !errors.Is(err, context.Canceled) {
 			t.Error(err)
 		}
 	})
+}
+
+// waitingClient lets the writer end a round before each list of what it writes, so that the lists are surely read at different moments.
+func waitingClient(t *testing.T, c *testbed.Cluster, rounds <-chan int) *kube.Client {
+	t.Helper()
+	cfg := c.Kedge(t)
+	cfg.WrapTransport = func(next http.RoundTripper) http.RoundTripper {
+		return roundTripper(func(req *http.Request) (*http.Response, error) {
+			collection := req.URL.Path[strings.LastIndex(req.URL.Path, "/"):]
+			written := slices.ContainsFunc(momentOrder, func(o momentWrite) bool { return strings.HasSuffix(o.path, collection) })
+			if written && req.URL.Query().Get("limit") != "1" {
+				select {
+				case <-rounds:
+				case <-req.Context().Done():
+					return nil, req.Context().Err()
+				}
+			}
+			return next.RoundTrip(req)
+		})
+	}
+	client, err := kube.New(cfg, kube.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return client
 }
 
 const momentDefinition = `
@@ -130,8 +149,10 @@ spec:
   - {name: v1, served: true, storage: true, schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}}
 `
 
+type momentWrite struct{ path, body, archived string }
+
 // momentOrder is the order of the writes of one round. All carry the round in a label and in their names.
-var momentOrder = []struct{ path, body, archived string }{
+var momentOrder = []momentWrite{
 	{"/apis/coordination.k8s.io/v1/namespaces/moment-b/leases", `{"apiVersion":"coordination.k8s.io/v1","kind":"Lease",%s}`, "leases.coordination.k8s.io/v1 moment-b/"},
 	{"/api/v1/namespaces/moment-a/secrets", `{"apiVersion":"v1","kind":"Secret",%s}`, "secrets/v1 moment-a/"},
 	{"/apis/moment.kedge.dev/v1/namespaces/moment-b/marks", `{"apiVersion":"moment.kedge.dev/v1","kind":"Mark",%s}`, "marks.moment.kedge.dev/v1 moment-b/"},
