@@ -77,9 +77,15 @@ func (x *run) waitEstablished(ctx context.Context, s *Step) (err error) {
 				}
 				groups[group] = served
 			}
-			if !x.learn(plural, group, served) {
-				left = append(left, i)
+			whole, err := x.whole(ctx, x.plan.items[i].name, plural, served)
+			if err != nil {
+				return err
 			}
+			if !whole {
+				left = append(left, i)
+				continue
+			}
+			x.learn(plural, group, served)
 		}
 		if open = left; len(open) == 0 {
 			return nil
@@ -114,9 +120,40 @@ func (x *run) definitions(s *Step) (out []int32, made bool) {
 	return out, made
 }
 
-// learn takes in that the target serves a resource. It says false where it does not.
-func (x *run) learn(plural, group string, served []kube.Resource) bool {
-	found := false
+// whole says whether the target serves every version that a definition serves. API servers publish the versions of a group one
+// after the other: who looks too early takes an older version for the only one.
+func (x *run) whole(ctx context.Context, name, plural string, served []kube.Resource) (bool, error) {
+	serves := func(version string) bool {
+		return slices.ContainsFunc(served, func(r kube.Resource) bool { return r.Resource == plural && (version == "" || r.Version == version) })
+	}
+	if !serves("") {
+		return false, nil
+	}
+	live, err := x.get(ctx, "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/"+url.PathEscape(name))
+	if err != nil || live == nil {
+		return false, err
+	}
+	var crd struct {
+		Spec struct {
+			Versions []struct {
+				Name   string
+				Served bool
+			}
+		}
+	}
+	if err := json.Unmarshal(live.raw, &crd); err != nil {
+		return false, fmt.Errorf("read definition %s: %w", name, err)
+	}
+	for _, v := range crd.Spec.Versions {
+		if v.Served && !serves(v.Name) {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// learn takes in how the target serves a resource.
+func (x *run) learn(plural, group string, served []kube.Resource) {
 	for n := range x.plan.resources {
 		r := &x.plan.resources[n]
 		if r.Group != group || r.Resource != plural {
@@ -127,10 +164,6 @@ func (x *run) learn(plural, group string, served []kube.Resource) bool {
 			x.targets.Store(uint16(n), &t)
 		}
 	}
-	for _, r := range served {
-		found = found || r.Resource == plural
-	}
-	return found
 }
 
 // notEstablished says why a definition is not served.

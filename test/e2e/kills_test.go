@@ -122,8 +122,7 @@ func TestKilledRestores(t *testing.T) {
 		t.Fatal(err)
 	}
 	w := newWorld(t)
-	w.must(t, "backup", "create", "source", "--kubeconfig", kubeconfig(t, blue), "--exclude-namespaces", testbed.AccessNamespace,
-		"--exclude-resources", "pods,replicasets,endpointslices,endpoints")
+	backUpApps(t, w, blue)
 	blue.Stop()
 
 	watch := newWatcher(restoreStep)
@@ -147,7 +146,7 @@ func TestKilledRestores(t *testing.T) {
 	name := ""
 	killer := &faults.Killer{
 		Command: func() *exec.Cmd {
-			return w.command(way.config, "restore", "create", name, "--from-backup", "source", "--kubeconfig", way.kubeconfig, "--wait-timeout", "5s")
+			return w.command(way.config, restoreApps(name, way.kubeconfig)...)
 		},
 		Step: watch.now,
 	}
@@ -160,15 +159,9 @@ func TestKilledRestores(t *testing.T) {
 		},
 		undisturbed: func() { want = dump(t, green) },
 		after: func(o faults.Outcome) {
-			stdout, stderr, code := w.kedge(t.Context(), "restore", "resume", name, "--kubeconfig", way.kubeconfig)
-			if code != 0 && strings.Contains(stderr, "no restore") { // killed before it had begun to write
-				stdout, stderr, code = output(t.Context(), killer.Command())
-			}
-			if code != 0 {
-				t.Fatalf("killed in step %q; resuming ended with exit code %d\n%s%s", o.Step, code, stdout, stderr)
-			}
+			w.again(t, name, way.kubeconfig)
 			if diff := cmp.Diff(want, dump(t, green)); diff != "" {
-				t.Fatalf("killed in step %q; the resumed restore made another cluster (-undisturbed +resumed):\n%s\n%s%s", o.Step, diff, stdout, stderr)
+				t.Fatalf("killed in step %q; the resumed restore made another cluster (-undisturbed +resumed):\n%s", o.Step, diff)
 			}
 		},
 	})
