@@ -48,6 +48,8 @@ type run struct {
 	liveOwners sync.Map // path -> uid
 	selectors  map[string]bool
 	volumes    map[string]bool  // of the target, by refKey
+	claims     map[string]bool  // of the restore, by their "namespace/name" in the target; see bringsClaim
+	claimsOnce sync.Once
 	namespace  map[string]int32 // Namespace items, by their name in the target
 }
 
@@ -98,6 +100,7 @@ func (e *Engine) newRun(p *Plan) (*run, error) {
 	chain, err := plugins.NewChain(actions.All(actions.Options{
 		PreserveNodePorts: spec.PreserveNodePorts, PreserveClusterIPs: spec.PreserveClusterIPs, IncludeControlled: spec.IncludeControlled,
 		Policy: spec.ExistingResourcePolicy, Restored: x.isRestored, ServiceSelects: x.serviceSelects,
+		KeepInTree: sameEBS(p.Source.Cluster.Version, p.Target.Version),
 	})...)
 	if err != nil {
 		return nil, err

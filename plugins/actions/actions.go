@@ -30,7 +30,13 @@ type Options struct {
 	// EBSDriver is the CSI driver that EBS volumes and classes get. Empty leaves CSI ones as they are and turns in-tree
 	// ones into DefaultEBSDriver's; AutoModeEBSDriver is what EKS Auto Mode wants.
 	EBSDriver string
+	// KeepInTree leaves in-tree EBS volumes and classes as they are, unless EBSDriver is set: the target treats them as the
+	// source did.
+	KeepInTree bool
 }
+
+// keepsInTree says whether in-tree EBS volumes and classes stay.
+func (o Options) keepsInTree() bool { return o.KeepInTree && o.EBSDriver == "" }
 
 func (o Options) restored(group, resource, namespace, name string) bool {
 	return name != "" && o.Restored != nil &&

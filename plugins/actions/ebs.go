@@ -43,7 +43,7 @@ func translateVolume(opts Options, item *plugins.Item, spec map[string]any) {
 	driver := ebsDriver(opts)
 	switch csi := tree.Map(spec, "csi"); {
 	case tree.Has(spec, "awsElasticBlockStore"):
-		if !fromInTree(item, spec, driver) {
+		if opts.keepsInTree() || !fromInTree(item, spec, driver) {
 			return
 		}
 	case opts.EBSDriver != "" && isEBSDriver(tree.Text(csi, "driver")) && tree.Text(csi, "driver") != driver:

@@ -16,7 +16,7 @@ func storageClass(opts Options) plugins.Action {
 		apply: func(item *plugins.Item) plugins.Decision {
 			driver, old := ebsDriver(opts), tree.Text(item.Object, "provisioner")
 			switch {
-			case old == inTreeEBS:
+			case old == inTreeEBS && !opts.keepsInTree():
 				item.Object["provisioner"] = driver
 				inTreeParameters(item, zoneKey(driver))
 			case opts.EBSDriver != "" && isEBSDriver(old) && old != driver:

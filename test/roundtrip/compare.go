@@ -197,7 +197,7 @@ func (t *trial) missing(ctx context.Context, o *object) finding {
 	if reason == "" {
 		return finding{o.key, silent, "missing, and not in the restore's report"}
 	}
-	if successor := t.successor(o); successor != nil {
+	if successor := t.successor(o); successor != nil && !ofTheCluster(o.api.GroupResource()) {
 		refusal := t.judge.Refuses(ctx, o)
 		if refusal == "" {
 			return finding{o.key, silent, fmt.Sprintf("missing (report: %s), but the target serves %s and accepts it by hand", reason, successor.GroupVersionResource)}

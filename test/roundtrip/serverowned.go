@@ -28,6 +28,20 @@ func notCompared(gr schema.GroupResource) bool {
 	return false
 }
 
+// ofTheCluster are resources whose objects say something of the cluster that they are in: its machines, and what nodes, drivers and
+// running processes publish of themselves. A restore may leave them out, and must name them.
+func ofTheCluster(gr schema.GroupResource) bool {
+	switch gr.String() {
+	case "nodes", "csinodes.storage.k8s.io", "volumeattachments.storage.k8s.io", "csistoragecapacities.storage.k8s.io",
+		"resourceslices.resource.k8s.io",
+		"leases.coordination.k8s.io", "leasecandidates.coordination.k8s.io",
+		"certificatesigningrequests.certificates.k8s.io", "podcertificaterequests.certificates.k8s.io",
+		"nodeclaims.karpenter.sh", "cninodes.vpcresources.k8s.aws":
+		return true
+	}
+	return false
+}
+
 // madeByServer are objects that a server makes again by itself, under names or with contents of its own.
 func madeByServer(o *object) bool {
 	labels := o.raw.GetLabels()
