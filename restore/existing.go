@@ -90,6 +90,9 @@ func (x *run) existing(ctx context.Context, p *prepared, mayBeOurs bool) (again 
 	if m := x.merger.Merger(p.to); m != nil {
 		return false, x.merge(ctx, p, live, m)
 	}
+	if x.rebindable(p, live) {
+		return false, x.rebind(ctx, p, live)
+	}
 	return x.byPolicy(ctx, p, live)
 }
 

@@ -253,6 +253,10 @@ func (x *run) previewExisting(ctx context.Context, c Change, p *prepared) (Chang
 	if m := x.merger.Merger(p.to); m != nil {
 		return x.previewMerge(ctx, c, p, live, m)
 	}
+	if x.rebindable(p, live) {
+		c.Action, c.Reason, c.Message = ActionUpdate, Rebound, reasonTexts[Rebound]
+		return c, nil
+	}
 	if c.Diff, err = p.differences(live); err != nil {
 		c.Action, c.Reason, c.Message = ActionRefused, Unprepared, err.Error()
 		return c, nil

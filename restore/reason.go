@@ -44,6 +44,8 @@ const (
 	ExistsDiffers Reason = "ExistsDiffers"
 	// Merged: what the archived object has and the target's lacked was added.
 	Merged Reason = actions.ReasonMerged
+	// Rebound: a volume that was released by a claim that is gone is handed to the restored claim.
+	Rebound Reason = "Rebound"
 	// RecreateRefused: recreating the object would delete more than it.
 	RecreateRefused Reason = "RecreateRefused"
 	// Dropped: a field that the user chose was left out.

@@ -47,8 +47,8 @@ type run struct {
 	targets    sync.Map // uint16 -> *target, where what is served changed during the run
 	liveOwners sync.Map // path -> uid
 	selectors  map[string]bool
-	volumes    map[string]bool  // of the target, by refKey
-	claims     map[string]bool  // of the restore, by their "namespace/name" in the target; see bringsClaim
+	volumes    map[string]bool // of the target, by refKey
+	claims     map[string]bool // of the restore, by their "namespace/name" in the target; see bringsClaim
 	claimsOnce sync.Once
 	namespace  map[string]int32 // Namespace items, by their name in the target
 }
