@@ -170,7 +170,7 @@ func (r *reading) partFailure(t *target, p part, err error) archive.Remark {
 type candidate struct {
 	target *target
 	ref    plugins.Ref
-	head   rawjson.Head
+	head   *rawjson.Head
 	raw    []byte // with apiVersion and kind
 }
 
@@ -182,17 +182,16 @@ func (r *reading) readPart(ctx context.Context, t *target, req kube.ListRequest,
 	var buf []byte
 	var items, bytes int64
 	defer func() { r.progress.items(items, bytes) }()
-	_, err := r.Kube.List(ctx, req, func(raw []byte) error {
-		c := candidate{target: t}
-		var err error
-		if c.head, err = rawjson.ReadHead(raw); err == nil {
-			buf, err = c.head.WithTypeMeta(buf[:0], raw, t.res.APIVersion(), t.res.Kind)
+	_, err := r.Kube.ListHeads(ctx, req, func(head *rawjson.Head, raw []byte, err error) error {
+		c := candidate{target: t, head: head}
+		if err == nil {
+			buf, err = head.WithTypeMeta(buf[:0], raw, t.res.APIVersion(), t.res.Kind)
 		}
-		if err == nil && c.head.Name == "" {
+		if err == nil && head.Name == "" {
 			err = errors.New("it has no name")
 		}
 		if err != nil {
-			r.remarks.add(SeverityError, onResource(t, c.head.Namespace, ReasonUnreadable, "object %q: %v", c.head.Name, err))
+			r.remarks.add(SeverityError, onResource(t, head.Namespace, ReasonUnreadable, "object %q: %v", head.Name, err))
 			return nil
 		}
 		c.raw = buf

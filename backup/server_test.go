@@ -69,6 +69,9 @@ func TestWholeClusterIsRead(t *testing.T) {
 				}
 				gr := kube.Resource{Group: gv.Group, Resource: r.Name}.GroupResource()
 				for _, o := range all.Items {
+					if o.GetLabels()[v1alpha1.ExcludeLabel] == "true" {
+						continue
+					}
 					live[gr+"/"+gv.Version+" "+archive.Key(o.GetNamespace(), o.GetName())] = true
 				}
 			}

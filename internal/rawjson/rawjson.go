@@ -14,7 +14,7 @@ const MaxDepth = 10000
 // ErrSyntax means that bytes are not the JSON that they should be.
 var ErrSyntax = errors.New("invalid JSON")
 
-// cursor walks over one JSON text and checks all that it passes (RFC 8259).
+// cursor walks over one JSON text and checks all that it passes (RFC 8259). Where the text ends too early, i is its length.
 type cursor struct {
 	b     []byte
 	i     int
@@ -147,6 +147,10 @@ func (c *cursor) closed() error {
 }
 
 func (c *cursor) literal(want string) error {
+	if rest := c.b[c.i:]; len(rest) < len(want) && string(rest) == want[:len(rest)] {
+		c.i = len(c.b)
+		return c.fail("a value is cut short")
+	}
 	if len(c.b)-c.i < len(want) || string(c.b[c.i:c.i+len(want)]) != want {
 		return c.fail("a value is missing")
 	}
@@ -220,6 +224,9 @@ func (c *cursor) rawString() ([]byte, error) {
 		}
 		n := escape(b[i:])
 		if n == 0 {
+			if len(b)-i < len(`\u0000`) {
+				c.i = len(b) // perhaps only cut short
+			}
 			return nil, c.fail("an escape in a string is malformed")
 		}
 		i += n
@@ -263,7 +270,7 @@ func text(quoted []byte) (string, error) {
 	return string(inner), nil
 }
 
-// keyIs compares a key that was passed with its quotes; keys with escapes are decoded first.
+// keyText gives a key that was passed with its quotes; where it has escapes they are decoded.
 func keyText(quoted []byte) []byte {
 	inner := quoted[1 : len(quoted)-1]
 	for _, ch := range inner {

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 func TestSplit(t *testing.T) {
@@ -64,6 +66,37 @@ func TestSplitStopsAtTheCallersError(t *testing.T) {
 	}
 }
 
+// TestSplitHeads cuts the text at every byte between two reads: heads, bytes and errors are those of ReadHead.
+func TestSplitHeads(t *testing.T) {
+	objects := []string{
+		sampleObject, `{}`, `{"metadata":{"name":"\u00e9\\"},"a":[true,false,null,-1.5e3]}`, `{"metadata":{"name":"x","name":"y"}}`, `{"a":nul}`, `{"metadata":{"labels":{"a":"b"}}}`,
+	}
+	list := `{"kind":"L","items":[` + strings.Join(objects, ",") + `],"metadata":{"resourceVersion":"1"}}`
+	for cut := range len(list) {
+		s := Splitter{buf: make([]byte, 32)}
+		n := 0
+		head, err := s.SplitHeads(io.MultiReader(strings.NewReader(list[:cut]), strings.NewReader(list[cut:])), func(head *Head, raw []byte, bad error) error {
+			want, wantErr := ReadHead([]byte(objects[n]))
+			if string(raw) != objects[n] || (bad == nil) != (wantErr == nil) || (bad == nil && !cmp.Equal(*head, want)) {
+				t.Errorf("cut %d, item %d: %s, %v", cut, n, raw, bad)
+			}
+			n++
+			return nil
+		})
+		if err != nil || n != len(objects) || head.ResourceVersion != "1" || head.Items != n {
+			t.Fatalf("cut %d: %d items, %+v, %v", cut, n, head, err)
+		}
+	}
+	var s Splitter
+	if _, err := s.SplitHeads(strings.NewReader(list[:len(list)/2]), func(*Head, []byte, error) error { return nil }); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("error %v", err)
+	}
+	s.MaxItem = 100
+	if _, err := s.SplitHeads(strings.NewReader(list), func(*Head, []byte, error) error { return nil }); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("error %v", err)
+	}
+}
+
 // FuzzSplit holds the splitter against encoding/json: whatever that accepts as a list of objects gives the same items.
 func FuzzSplit(f *testing.F) {
 	for _, s := range []string{
@@ -101,6 +134,18 @@ func FuzzSplit(f *testing.F) {
 		if len(items) != len(elems) {
 			t.Fatalf("%d items of %q, want %d", len(items), in, len(elems))
 		}
+		n := 0
+		heads := Splitter{buf: make([]byte, 16)}
+		_, err = heads.SplitHeads(iotest.HalfReader(bytes.NewReader(in)), func(_ *Head, raw []byte, bad error) error {
+			if _, err := ReadHead(items[n]); !bytes.Equal(raw, items[n]) || (bad == nil) != (err == nil) {
+				t.Fatalf("item %d of %q: %q with %v and without %v", n, in, raw, bad, err)
+			}
+			n++
+			return nil
+		})
+		if err != nil {
+			t.Fatalf("with heads %q is refused: %v", in, err)
+		}
 		for i, e := range elems {
 			if !bytes.Equal(items[i], e) {
 				t.Fatalf("item %d is %q, want %q", i, items[i], e)
@@ -120,6 +165,18 @@ func sampleList(n int) []byte {
 	}
 	b.WriteString(`]}`)
 	return b.Bytes()
+}
+
+func BenchmarkSplitHeads(b *testing.B) {
+	list := sampleList(1000)
+	b.SetBytes(int64(len(list)))
+	b.ReportAllocs()
+	var s Splitter
+	for b.Loop() {
+		if _, err := s.SplitHeads(bytes.NewReader(list), func(_ *Head, _ []byte, err error) error { return err }); err != nil {
+			b.Fatal(err)
+		}
+	}
 }
 
 func BenchmarkSplit(b *testing.B) {
