@@ -42,7 +42,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	kedge := flags.String("kedge", "bin/kedge", "the kedge binary")
 	count := flags.Int("objects", 10000, "number of objects")
-	repeat := flags.Int("repeat", 5, "number of backups of which the best counts, as of the reference's settings")
+	repeat := flags.Int("repeat", 8, "number of backups of which the best counts, as of the reference's settings")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
