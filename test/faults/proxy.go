@@ -93,11 +93,11 @@ type Proxy struct {
 
 // NewProxy starts a proxy to the server at target ("https://127.0.0.1:6443") that ends with the test. A server that speaks TLS
 // must be trusted by ca, in PEM; its clients trust the proxy by Proxy.CA.
-func NewProxy(t testing.TB, target string, ca []byte, opts Options) *Proxy {
-	t.Helper()
+func NewProxy(tb testing.TB, target string, ca []byte, opts Options) *Proxy {
+	tb.Helper()
 	to, err := url.Parse(target)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	if len(opts.Faults) == 0 {
 		opts.Faults = All()
@@ -111,7 +111,7 @@ func NewProxy(t testing.TB, target string, ca []byte, opts Options) *Proxy {
 		TLSClientConfig: &tls.Config{RootCAs: x509.NewCertPool(), MinVersion: tls.VersionTLS12},
 	}
 	transport.TLSClientConfig.RootCAs.AppendCertsFromPEM(ca)
-	t.Cleanup(transport.CloseIdleConnections)
+	tb.Cleanup(transport.CloseIdleConnections)
 	pass := &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(to)
@@ -132,7 +132,7 @@ func NewProxy(t testing.TB, target string, ca []byte, opts Options) *Proxy {
 		p.server.Start()
 	}
 	p.URL = p.server.URL
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		p.server.CloseClientConnections()
 		p.server.Close()
 	})
@@ -171,7 +171,7 @@ func (p *Proxy) decide(r *http.Request) (Fault, *rand.Rand) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.seen++
-	chance := rand.New(rand.NewPCG(p.opts.Seed, p.seen)) //nolint:gosec // repeatable, not secret
+	chance := rand.New(rand.NewPCG(p.opts.Seed, p.seen))
 	if chance.Float64() >= p.opts.Rate || (p.opts.Match != nil && !p.opts.Match(r)) || (p.opts.Limit > 0 && p.total >= p.opts.Limit) {
 		return "", chance
 	}

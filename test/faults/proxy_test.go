@@ -142,10 +142,11 @@ func TestEqualSeedsSpoilEqualRequests(t *testing.T) {
 		}
 		return b.String()
 	}
-	if fates(1) != fates(1) {
+	first := fates(1)
+	if again := fates(1); again != first {
 		t.Error("one seed, two fates")
 	}
-	if fates(1) == fates(2) {
+	if other := fates(2); other == first {
 		t.Error("two seeds, one fate")
 	}
 	if spoiled < 30 || spoiled > 100 {

@@ -83,7 +83,7 @@ func makeInto(ctx context.Context, r recipe, cache, done string, p *progress) er
 	if err != nil {
 		return fmt.Errorf("build %s: %w", r.name, err)
 	}
-	if err := os.Chmod(out, 0o755); err != nil { //nolint:gosec // programs are for all users of the cache
+	if err := os.Chmod(out, 0o755); err != nil {
 		return err
 	}
 	if err := os.Rename(out, done); err != nil {

@@ -90,9 +90,16 @@ func (p *process) stop() {
 	_ = os.RemoveAll(p.dir)
 }
 
+// errEnded is the cause where a server ended without an error.
+var errEnded = errors.New("exit status 0")
+
 // failure explains a server that ended by itself, with the end of its log.
 func (p *process) failure() error {
-	return fmt.Errorf("%s ended: %v\n%s", p.name, p.err, p.logTail(4096))
+	cause := p.err
+	if cause == nil {
+		cause = errEnded
+	}
+	return fmt.Errorf("%s ended: %w\n%s", p.name, cause, p.logTail(4096))
 }
 
 func (p *process) logTail(n int64) string {

@@ -12,15 +12,15 @@ import (
 
 // NewCluster starts a control plane for one test and stops it when the test ends. A test that fails shows the ends of the servers' logs
 // when it runs with -v.
-func NewCluster(t testing.TB, version string, opts ...ClusterOption) *Cluster {
-	t.Helper()
-	c, err := StartCluster(t.Context(), version, opts...)
+func NewCluster(tb testing.TB, version string, opts ...ClusterOption) *Cluster {
+	tb.Helper()
+	c, err := StartCluster(tb.Context(), version, opts...)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if t.Failed() && testing.Verbose() {
-			t.Logf("end of the API server's log:\n%s", c.Log("kube-apiserver", 4096))
+	tb.Cleanup(func() {
+		if tb.Failed() && testing.Verbose() {
+			tb.Logf("end of the API server's log:\n%s", c.Log("kube-apiserver", 4096))
 		}
 		c.Stop()
 	})
@@ -28,25 +28,25 @@ func NewCluster(t testing.TB, version string, opts ...ClusterOption) *Cluster {
 }
 
 // NewClusters starts several control planes at once.
-func NewClusters(t testing.TB, versions ...string) []*Cluster {
-	t.Helper()
+func NewClusters(tb testing.TB, versions ...string) []*Cluster {
+	tb.Helper()
 	clusters := make([]*Cluster, len(versions))
 	errs := make([]error, len(versions))
 	var wait sync.WaitGroup
 	for i, v := range versions {
-		wait.Go(func() { clusters[i], errs[i] = StartCluster(t.Context(), v) })
+		wait.Go(func() { clusters[i], errs[i] = StartCluster(tb.Context(), v) })
 	}
 	wait.Wait()
 	for i, c := range clusters {
 		if c != nil {
-			t.Cleanup(c.Stop)
+			tb.Cleanup(c.Stop)
 		}
 		if errs[i] != nil {
-			t.Error(errs[i])
+			tb.Error(errs[i])
 		}
 	}
-	if t.Failed() {
-		t.FailNow()
+	if tb.Failed() {
+		tb.FailNow()
 	}
 	return clusters
 }
@@ -59,20 +59,20 @@ var shared struct {
 
 // SharedCluster gives a cluster of a version that all tests of a test binary share: they must use namespaces and names of their own.
 // It is started by the first that asks, and ends with the process.
-func SharedCluster(t testing.TB, version string) *Cluster {
-	t.Helper()
+func SharedCluster(tb testing.TB, version string) *Cluster {
+	tb.Helper()
 	version, _, err := parseVersion(version)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	shared.mu.Lock()
 	defer shared.mu.Unlock()
 	if c := shared.clusters[version]; c != nil {
 		return c
 	}
-	c, err := StartCluster(context.WithoutCancel(t.Context()), version)
+	c, err := StartCluster(context.WithoutCancel(tb.Context()), version)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	if shared.clusters == nil {
 		shared.clusters = map[string]*Cluster{}
@@ -82,52 +82,52 @@ func SharedCluster(t testing.TB, version string) *Cluster {
 }
 
 // Kedge is the configuration of the service account that Kedge runs as in tests.
-func (c *Cluster) Kedge(t testing.TB) *rest.Config {
-	t.Helper()
-	cfg, err := c.ServiceAccountConfig(t.Context(), "kedge")
+func (c *Cluster) Kedge(tb testing.TB) *rest.Config {
+	tb.Helper()
+	cfg, err := c.ServiceAccountConfig(tb.Context(), "kedge")
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return cfg
 }
 
 // NewBucket makes a bucket for one test, on a server that all tests of a test binary share, and removes it when the test ends.
-func NewBucket(t testing.TB, opts ...BucketOption) *Bucket {
-	t.Helper()
-	return newBucket(t, false, opts)
+func NewBucket(tb testing.TB, opts ...BucketOption) *Bucket {
+	tb.Helper()
+	return newBucket(tb, false, opts)
 }
 
 // NewTLSBucket is NewBucket on a server that speaks TLS with a private authority.
-func NewTLSBucket(t testing.TB, opts ...BucketOption) *Bucket {
-	t.Helper()
-	return newBucket(t, true, opts)
+func NewTLSBucket(tb testing.TB, opts ...BucketOption) *Bucket {
+	tb.Helper()
+	return newBucket(tb, true, opts)
 }
 
-func newBucket(t testing.TB, tls bool, opts []BucketOption) *Bucket {
-	t.Helper()
-	server := sharedS3(t, tls)
-	b, err := server.MakeBucket(t.Context(), "", opts...)
+func newBucket(tb testing.TB, tls bool, opts []BucketOption) *Bucket {
+	tb.Helper()
+	server := sharedS3(tb, tls)
+	b, err := server.MakeBucket(tb.Context(), "", opts...)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		if err := b.Remove(); err != nil {
-			t.Error(err)
+			tb.Error(err)
 		}
 	})
 	return b
 }
 
-func sharedS3(t testing.TB, tls bool) *S3 {
-	t.Helper()
+func sharedS3(tb testing.TB, tls bool) *S3 {
+	tb.Helper()
 	shared.mu.Lock()
 	defer shared.mu.Unlock()
 	if s := shared.s3[tls]; s != nil {
 		return s
 	}
-	s, err := StartS3(context.WithoutCancel(t.Context()), tls)
+	s, err := StartS3(context.WithoutCancel(tb.Context()), tls)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	if shared.s3 == nil {
 		shared.s3 = map[bool]*S3{}

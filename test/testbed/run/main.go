@@ -116,9 +116,8 @@ func wait(ctx context.Context, clusters []*testbed.Cluster) error {
 		group.Go(func() error { return c.Wait(groupCtx) })
 	}
 	group.Go(func() error { <-groupCtx.Done(); return groupCtx.Err() })
-	err := group.Wait()
-	if ctx.Err() != nil {
-		return nil
+	if err := group.Wait(); ctx.Err() == nil {
+		return err
 	}
-	return err
+	return nil
 }
