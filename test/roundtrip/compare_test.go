@@ -71,7 +71,7 @@ const nothing = "{apiVersion: v1, kind: Namespace, metadata: {name: default, uid
 func try(t *testing.T, from, to string, change func(*trial)) []string {
 	t.Helper()
 	tr := &trial{from: world(t, from), to: world(t, to), fromBefore: world(t, nothing), toBefore: world(t, nothing),
-		archived: map[key]bool{}, report: map[key]string{}, sameVersion: true, judge: scripted{}}
+		archived: map[key]bool{}, report: map[key]string{}, sameVersion: true, judge: scripted{}, source: scripted{}}
 	for k := range tr.from.objects {
 		tr.archived[k] = true
 	}
@@ -133,6 +133,10 @@ func TestFindings(t *testing.T) {
 		"made twice": {from: replicas("aaa", "o1"),
 			to:   replicas("bbb", "o2") + "\n---\n" + strings.ReplaceAll(strings.SplitN(replicas("ccc", "o2"), "---\n", 2)[1], "uid: ro2", "uid: rr"),
 			want: []string{"equal deployments.apps x/d", "equal replicasets.apps x/d-aaa", "silent replicasets.apps x/d-ccc made again once more than it was"}},
+		"made twice where the source had no room for it": {from: replicas("aaa", "o1"),
+			to:     replicas("bbb", "o2") + "\n---\n" + strings.ReplaceAll(strings.SplitN(replicas("ccc", "o2"), "---\n", 2)[1], "uid: ro2", "uid: rr"),
+			change: func(tr *trial) { tr.source = scripted{refusal: "exceeded quota"} },
+			want:   []string{"equal deployments.apps x/d", "equal replicasets.apps x/d-aaa"}},
 		"owner lost": {
 			from: config + "\n---\n" + "{apiVersion: v1, kind: Secret, metadata: {name: s, namespace: x, ownerReferences: [{kind: ConfigMap, name: c, uid: a1}]}}",
 			to:   config + "\n---\n" + "{apiVersion: v1, kind: Secret, metadata: {name: s, namespace: x, ownerReferences: [{kind: ConfigMap, name: c, uid: zz}]}}",

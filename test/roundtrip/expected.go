@@ -22,7 +22,8 @@ func (t *trial) expected(o, there *object) (want map[string]any, changed string)
 	case "prioritylevelconfigurations.flowcontrol.apiserver.k8s.io":
 		// v1beta3 and v1 call the field by another name than v1beta1 and v1beta2.
 		limited, _ := spec["limited"].(map[string]any)
-		if shares, old := limited["assuredConcurrencyShares"]; old {
+		renamed := there.api.Version == "v1" || there.api.Version == "v1beta3"
+		if shares, old := limited["assuredConcurrencyShares"]; old && renamed {
 			delete(limited, "assuredConcurrencyShares")
 			limited["nominalConcurrencyShares"] = shares
 		}

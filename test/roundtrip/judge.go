@@ -13,14 +13,14 @@ import (
 	"k8s.io/client-go/dynamic"
 )
 
-// targetJudge asks the target server by dry runs.
-type targetJudge struct {
+// serverJudge asks a server, mostly the target, by dry runs.
+type serverJudge struct {
 	lister *lister
 	to     *snapshot
 	chosen fieldsChosen
 }
 
-func (j *targetJudge) client(a *api, namespace string) dynamic.ResourceInterface {
+func (j *serverJudge) client(a *api, namespace string) dynamic.ResourceInterface {
 	if a.Namespaced {
 		return j.lister.dynamic.Resource(a.GroupVersionResource).Namespace(namespace)
 	}
@@ -29,7 +29,7 @@ func (j *targetJudge) client(a *api, namespace string) dynamic.ResourceInterface
 
 // WouldChange puts the wanted fields over the live object and has the server replace it, dry. Where nothing comes out different,
 // the two differed only by what the server fills in itself.
-func (j *targetJudge) WouldChange(ctx context.Context, live *object, wanted map[string]any) (bool, error) {
+func (j *serverJudge) WouldChange(ctx context.Context, live *object, wanted map[string]any) (bool, error) {
 	got := normalise(j.to, live, j.chosen)
 	patched := live.raw.DeepCopy()
 	overlay(patched.Object, got, wanted)
@@ -100,7 +100,7 @@ func overlayList(dst, got, wanted any) bool {
 }
 
 // Refuses sends the object as a person would: as it is, without what only the source server could know.
-func (j *targetJudge) Refuses(ctx context.Context, o *object) string {
+func (j *serverJudge) Refuses(ctx context.Context, o *object) string {
 	a := j.to.apis[o.api.GroupResource()]
 	if a == nil {
 		return fmt.Sprintf("no resource %s", o.api.GroupResource())

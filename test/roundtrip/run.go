@@ -145,6 +145,7 @@ func roundtrip(ctx context.Context, f *folder, p *pair) (*result, error) {
 		return nil, err
 	}
 	t.archived, t.report = way.archived, way.report
+	t.source = &serverJudge{lister: p.from.lister, to: t.from, chosen: manifests}
 	p.to.lister.wish = wishes(t.from)
 	if r.findings, err = t.compareUntilEqual(ctx, p.to); err != nil {
 		return nil, err
@@ -219,7 +220,7 @@ func (t *trial) compareUntilEqual(ctx context.Context, to *server) ([]finding, e
 		if t.to, err = settle(ctx, to.lister); err != nil {
 			return nil, err
 		}
-		t.judge = &targetJudge{lister: to.lister, to: t.to, chosen: t.manifests}
+		t.judge = &serverJudge{lister: to.lister, to: t.to, chosen: t.manifests}
 		found := t.findings(ctx)
 		if !anySilent(found) {
 			return found, nil
