@@ -233,7 +233,8 @@ func phaseError(phase v1alpha1.Phase, hint string, a *app) error {
 		return silent(exitPartial)
 	case v1alpha1.PhaseCancelled:
 		return silent(exitCancelled)
+	default:
+		a.ui.Note("%s.", hint)
+		return silent(exitFailed)
 	}
-	a.ui.Note("%s.", hint)
-	return silent(exitFailed)
 }

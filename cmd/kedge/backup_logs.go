@@ -15,7 +15,8 @@ import (
 )
 
 func (a *app) backupLogsCommand() *cobra.Command {
-	var location, format string
+	var location string
+	var out outputFlag
 	cmd := &cobra.Command{
 		Use:     "logs NAME",
 		Aliases: []string{"log"},
@@ -34,35 +35,25 @@ func (a *app) backupLogsCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			w, err := a.logWriter(format)
-			if err != nil {
-				return err
-			}
+			w := a.logWriter(out.format)
 			if err := reader.Log(cmd.Context(), w); err != nil {
 				return err
 			}
 			return w.Close()
 		},
 	}
-	bindLogFormat(cmd, &format)
+	out.bind(cmd.Flags(), formatText, formatJSON)
 	bindLocation(cmd.Flags(), &location)
 	a.keys.bindIdentities(cmd.Flags())
 	return cmd
 }
 
-func bindLogFormat(cmd *cobra.Command, format *string) {
-	cmd.Flags().StringVarP(format, "output", "o", "text", "how to print: text, json (one object per line)")
-}
-
 // logWriter takes JSON lines and prints them to stdout as asked.
-func (a *app) logWriter(format string) (io.WriteCloser, error) {
-	switch format {
-	case "json":
-		return nopCloser{a.ui.Out}, nil
-	case "text":
-		return &logText{out: bufio.NewWriter(a.ui.Out)}, nil
+func (a *app) logWriter(format string) io.WriteCloser {
+	if format == formatJSON {
+		return nopCloser{a.ui.Out}
 	}
-	return nil, usageError(fmt.Errorf("invalid argument %q for \"-o, --output\" flag: %q is not one of text, json", format, format), "")
+	return &logText{out: bufio.NewWriter(a.ui.Out)}
 }
 
 type nopCloser struct{ io.Writer }

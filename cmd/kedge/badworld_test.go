@@ -276,7 +276,11 @@ func (w *badWorld) forgeLocations(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.Write(config)
-	for from, changes := range map[string]map[string]func(*forger){"good": forgeries, "signed": signedForgeries} {
+	for _, from := range []string{"good", "signed"} {
+		changes := forgeries
+		if from == "signed" {
+			changes = signedForgeries
+		}
 		key := w.locationKey(t, from)
 		for _, name := range slices.Sorted(maps.Keys(changes)) {
 			forge(t, w.path(from), w.path(name), key, changes[name])

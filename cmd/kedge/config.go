@@ -195,8 +195,9 @@ func kindName(kind reflect.Kind) string {
 		return "a text"
 	case reflect.Bool:
 		return "true or false"
+	default:
+		return "a number"
 	}
-	return "a number"
 }
 
 // local says whether engines run in this process.

@@ -25,7 +25,7 @@ var rules = []rule{
 	is(archive.ErrItemNotFound, exitNotFound, `"kedge backup items" lists what a backup holds`),
 	is(archive.ErrNotALocation, exitNotFound, `make it one with "kedge location create", or check bucket and prefix`),
 	is(archive.ErrInitialized, exitRefused, `register it with "kedge location add"`),
-	is(archive.ErrNoKey, exitRefused, "give the identity file with --age-identity-file or KEDGE_AGE_IDENTITY_FILE, or see that IAM lets you use the KMS key"),
+	noKeyRule,
 	is(archive.ErrKeyMismatch, exitRefused, "the bucket is not the one that was registered, or somebody replaced its key"),
 	is(archive.ErrSignature, exitRefused, "name the signer's public key with --trusted-key-file, and do not use the backup where that does not help"),
 	is(archive.ErrHeld, exitRefused, "add --force to delete it all the same"),
@@ -43,6 +43,7 @@ var rules = []rule{
 	is(syscall.EWOULDBLOCK, exitRefused, "wait for the other process, or end it"),
 	is(backup.ErrNothingRead, exitRefused, "\"kedge doctor\" checks what the account may read"),
 	storeRule,
+	keyRule,
 	is(plugins.ErrAccess, exitUnreachable, ""),
 	is(plugins.ErrConfig, exitUsage, ""),
 	is(plugins.ErrRetained, exitRefused, "wait until the retention ends"),
@@ -65,6 +66,15 @@ func damageRule(err error) (int, string, bool) {
 		hint = text[strings.LastIndex(text, " (")+2 : len(text)-1]
 	}
 	return exitRefused, hint, true
+}
+
+// noKeyRule: nothing at hand opens the location. What a key service said about it is the better remedy.
+func noKeyRule(err error) (int, string, bool) {
+	var key *plugins.KeyError
+	if errors.As(err, &key) && key.Remedy != "" && errors.Is(err, archive.ErrNoKey) {
+		return exitRefused, key.Remedy, true
+	}
+	return exitRefused, "give the identity file with --age-identity-file or KEDGE_AGE_IDENTITY_FILE, or see that IAM lets you use the KMS key", errors.Is(err, archive.ErrNoKey)
 }
 
 func ambiguousRule(err error) (int, string, bool) {
@@ -111,4 +121,17 @@ func storeRule(err error) (int, string, bool) {
 		code = exitRefused
 	}
 	return code, store.Remedy, true
+}
+
+// keyRule: a key service refused or failed; it knows the remedy.
+func keyRule(err error) (int, string, bool) {
+	var key *plugins.KeyError
+	if !errors.As(err, &key) {
+		return 0, "", false
+	}
+	code := exitUnreachable
+	if errors.Is(key, plugins.ErrConfig) {
+		code = exitUsage
+	}
+	return code, key.Remedy, true
 }

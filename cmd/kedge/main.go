@@ -20,8 +20,8 @@ var (
 	commit  = ""
 )
 
-// gcPercent trades processor time for memory: at 50 the collector runs when the heap has grown by half, which measured
-// about a quarter less peak memory than the default for a few percent more time.
+// gcPercent trades processor time for memory. With 10,000 objects a backup peaked at 67 MiB and a restore at 107 MiB at 50, at 73
+// and 127 MiB at the default of 100, in the same time.
 const gcPercent = 50
 
 func main() { os.Exit(mainCode()) }

@@ -20,6 +20,7 @@ const (
 	formatJSON  = "json"
 	formatYAML  = "yaml"
 	formatName  = "name"
+	formatText  = "text"
 )
 
 // outputFlag is -o: how data is printed.

@@ -198,6 +198,12 @@ func checkPolicies(s *v1alpha1.RestoreSpec) error {
 			return fmt.Errorf("spec.updateMode: %q is not one of Merge, Exact", m)
 		}
 	}
+	for i, pattern := range s.RestoreStatus {
+		var field *selection.FieldError
+		if _, err := selection.Compile(v1alpha1.Selection{IncludedResources: []string{pattern}}); errors.As(err, &field) {
+			return fmt.Errorf("spec.restoreStatus[%d]: %w", i, field.Err)
+		}
+	}
 	if s.WaitTimeout.Duration < 0 {
 		return errors.New("spec.waitTimeout: it is negative")
 	}
@@ -218,6 +224,9 @@ func (a *app) readRestoreFiles(f *restoreFlags) error {
 	if f.transformsFile != "" {
 		data, err := readSmallFile(f.transformsFile)
 		if err != nil {
+			return usageError(fmt.Errorf("create restore: %w", err), "")
+		}
+		if err := oneDocument(f.transformsFile, data); err != nil {
 			return usageError(fmt.Errorf("create restore: %w", err), "")
 		}
 		transforms, err := transform.Load(bytes.NewReader(data))
@@ -248,6 +257,12 @@ func (a *app) createRestore(ctx context.Context, c *config, name string, f *rest
 	plan, err := run.engine.Plan(ctx, request)
 	if err != nil {
 		return err
+	}
+	for _, remark := range plan.Remarks {
+		a.ui.Warn("%s: %s", remark.Reason, remark.Message)
+	}
+	if plan.Len() == 0 {
+		return codeError(exitNotFound, fmt.Errorf("create restore: backup %s holds nothing that is selected", plan.Source.Name), `"kedge backup items" with the same flags lists what is`)
 	}
 	if f.dryRun {
 		return a.previewRestore(ctx, run, plan, f)

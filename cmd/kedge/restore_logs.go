@@ -11,7 +11,8 @@ import (
 )
 
 func (a *app) restoreLogsCommand() *cobra.Command {
-	var location, format string
+	var location string
+	var out outputFlag
 	cmd := &cobra.Command{
 		Use:     "logs NAME",
 		Aliases: []string{"log"},
@@ -23,20 +24,17 @@ func (a *app) restoreLogsCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.restoreLogs(cmd.Context(), c, location, args[0], format)
+			return a.restoreLogs(cmd.Context(), c, location, args[0], out.format)
 		},
 	}
-	bindLogFormat(cmd, &format)
+	out.bind(cmd.Flags(), formatText, formatJSON)
 	bindLocation(cmd.Flags(), &location)
 	a.keys.bindIdentities(cmd.Flags())
 	return cmd
 }
 
 func (a *app) restoreLogs(ctx context.Context, c *config, location, name, format string) error {
-	w, err := a.logWriter(format)
-	if err != nil {
-		return err
-	}
+	w := a.logWriter(format)
 	state, err := a.findRestoreState(name)
 	if errors.Is(err, errNoState) {
 		_, report, err := a.findReport(ctx, c, location, name)

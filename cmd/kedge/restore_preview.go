@@ -115,8 +115,9 @@ func actionColor(action restore.ChangeAction) term.Color {
 		return term.Yellow
 	case restore.ActionRefused:
 		return term.Red
+	default:
+		return ""
 	}
-	return ""
 }
 
 // maxValue is how much of a value is printed in a line.

@@ -14,9 +14,6 @@ func restoreNotFound(name string) error {
 	return codeError(exitNotFound, fmt.Errorf("find restore %s: neither this machine nor the location has one", name), `"kedge restore get" lists the known restores`)
 }
 
-// reportSink is where the reports of restores from a backup go: beside the backups.
-func (a *app) reportSink(f *found) restore.ReportSink { return restore.ToLocation(f.location) }
-
 // locatedReport is a report that a location keeps.
 type locatedReport struct {
 	report   *restore.Report

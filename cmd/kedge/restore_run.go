@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"time"
 
 	"kedge.dev/kedge/api/v1alpha1"
 	"kedge.dev/kedge/internal/term"
@@ -62,9 +63,6 @@ func (a *app) runRestore(ctx context.Context, run *restoreRun, plan *restore.Pla
 	logger.Info("restore begins", "restore", request.Name, "backup", plan.Source.Name, "backupUID", plan.Source.UID, "target", run.cluster, "objects", plan.Len())
 
 	run.engine.Journal = journal
-	if !run.found.object.Spec.ReadOnly {
-		run.engine.Reports = a.reportSink(run.found)
-	}
 	bar := a.ui.Progress("restore "+request.Name, "objects")
 	run.engine.Events = restore.Events{
 		Progress: func(p restore.Progress) { bar.Set(restoreProgress(p)) },
@@ -79,15 +77,41 @@ func (a *app) runRestore(ctx context.Context, run *restoreRun, plan *restore.Pla
 		return fmt.Errorf("restore %s: %w", request.Name, err)
 	}
 	logger.Info("restore ends", "phase", string(report.Phase), "created", report.Counts.Created, "failed", report.Counts.Failed)
-	object.Status = report.Status()
-	if saveErr := errors.Join(state.saveReport(report), state.saveObject(object)); saveErr != nil {
-		return saveErr
+	if err != nil && untouched(report) {
+		return errors.Join(err, state.drop())
 	}
+	object.Status = report.Status()
+	if err := errors.Join(state.saveReport(report), state.saveObject(object)); err != nil {
+		return err
+	}
+	a.keepReport(ctx, run, report)
 	if err != nil {
-		return codeError(0, fmt.Errorf("restore %s: %w", request.Name, err), "go on with: kedge restore resume "+request.Name)
+		return codeError(0, err, "go on with: kedge restore resume "+request.Name)
 	}
 	return a.printRestored(report, object, out)
 }
+
+// untouched says that a run that failed had not come to its first write: there is nothing to resume, and nothing to report but the
+// error itself.
+func untouched(r *restore.Report) bool {
+	c := r.Counts
+	return !r.Resumed && c.Created+c.Updated+c.Failed == 0
+}
+
+// keepReport writes the report beside the backup, where the bucket may be written, also after a cancel.
+func (a *app) keepReport(ctx context.Context, run *restoreRun, report *restore.Report) {
+	if run.found.object.Spec.ReadOnly {
+		return
+	}
+	ctx, done := context.WithTimeout(context.WithoutCancel(ctx), reportTimeout)
+	defer done()
+	if err := restore.ToLocation(run.found.location).PutReport(ctx, report); err != nil {
+		a.ui.Warn("the report is on this machine only: %s", oneLine(err.Error()))
+	}
+}
+
+// reportTimeout bounds the last write of a restore, which a cancel does not stop.
+const reportTimeout = 30 * time.Second
 
 func restoreProgress(p restore.Progress) term.State {
 	doing := p.Step

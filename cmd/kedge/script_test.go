@@ -19,7 +19,14 @@ func TestMain(m *testing.M) {
 
 // TestScripts runs the scripts that need no cluster.
 func TestScripts(t *testing.T) {
-	testscript.Run(t, testscript.Params{Dir: "testdata", Setup: quietHome, Cmds: scriptCommands, RequireExplicitExec: true})
+	kms := startKMS(t)
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata", Cmds: scriptCommands, RequireExplicitExec: true,
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("KMS", kms)
+			return quietHome(env)
+		},
+	})
 }
 
 // TestClusterScripts runs the scripts that work on a real API server, each in an order of its own and with names of its own.

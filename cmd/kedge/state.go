@@ -106,6 +106,9 @@ func (a *app) restoreNames() ([]string, error) {
 
 func (s *restoreState) path(file string) string { return filepath.Join(s.dir, file) }
 
+// drop removes the folder of a restore that wrote nothing.
+func (s *restoreState) drop() error { return os.RemoveAll(s.dir) }
+
 // saveObject writes the restore with its status.
 func (s *restoreState) saveObject(object *v1alpha1.Restore) error { return s.save(stateObject, object) }
 
