@@ -88,7 +88,7 @@ const defaultLevel = 1
 // whether all that was selected is in it (PhaseCompleted) or the report names what is not (PhasePartiallyFailed).
 func (e *Engine) Run(ctx context.Context, req Request) (*archive.Record, error) {
 	started := e.Now()
-	p, err := e.prepare(ctx, req)
+	p, err := e.prepare(req)
 	if err != nil {
 		return nil, fmt.Errorf("back up %s: %w", req.Name, err)
 	}
@@ -112,7 +112,7 @@ func (e *Engine) Run(ctx context.Context, req Request) (*archive.Record, error) 
 
 // Preview reads everything that Run would and writes nothing.
 func (e *Engine) Preview(ctx context.Context, req Request) (*Preview, error) {
-	p, err := e.prepare(ctx, req)
+	p, err := e.prepare(req)
 	if err != nil {
 		return nil, fmt.Errorf("preview %s: %w", req.Name, err)
 	}
@@ -123,7 +123,7 @@ func (e *Engine) Preview(ctx context.Context, req Request) (*Preview, error) {
 	}
 	report := result.report()
 	return &Preview{
-		Cluster: p.cluster, Revision: result.revision, Phase: phase(report), Resources: counts.sorted(), Report: report,
+		Cluster: result.cluster, Revision: result.revision, Phase: phase(report), Resources: counts.sorted(), Report: report,
 	}, nil
 }
 
@@ -149,12 +149,11 @@ type pass struct {
 	req      Request
 	matcher  *selection.Matcher
 	also     []string
-	cluster  v1alpha1.ClusterInfo
 	progress *progress
 }
 
-// prepare checks the request and reaches the cluster.
-func (e *Engine) prepare(ctx context.Context, req Request) (*pass, error) {
+// prepare checks the request.
+func (e *Engine) prepare(req Request) (*pass, error) {
 	matcher, err := selection.Compile(req.Spec.Selection)
 	if err != nil {
 		return nil, err
@@ -162,20 +161,13 @@ func (e *Engine) prepare(ctx context.Context, req Request) (*pass, error) {
 	if err := checkAlsoVersions(req.Spec.AlsoVersions); err != nil {
 		return nil, err
 	}
-	p := &pass{Engine: e, req: req, matcher: matcher, also: req.Spec.AlsoVersions, progress: newProgress(e.Events)}
-	p.progress.stage(StageDiscover)
-	info, err := e.Kube.ClusterInfo(ctx)
-	if err != nil {
-		return nil, err
-	}
-	p.cluster = v1alpha1.ClusterInfo{UID: info.UID, Name: req.ClusterName, Version: info.Version}
-	return p, nil
+	return &pass{Engine: e, req: req, matcher: matcher, also: req.Spec.AlsoVersions, progress: newProgress(e.Events)}, nil
 }
 
 func (p *pass) summary(r *reading, started time.Time) *archive.Summary {
 	report := r.report()
 	s := &archive.Summary{
-		Labels: p.req.Labels, Spec: p.req.Spec, Cluster: p.cluster, Phase: phase(report), Revision: r.revision,
+		Labels: p.req.Labels, Spec: p.req.Spec, Cluster: r.cluster, Phase: phase(report), Revision: r.revision,
 		Started: started, APIs: r.apis(), Report: report,
 	}
 	if ttl := p.req.Spec.TTL.Duration; ttl > 0 {
@@ -221,15 +213,10 @@ func (r *reading) run(ctx context.Context) error {
 	if err := r.discover(ctx); err != nil {
 		return err
 	}
-	r.progress.stage(StagePin)
-	if err := r.pin(ctx); err != nil {
+	if err := r.firstReading(ctx); err != nil {
 		return err
 	}
-	if err := r.checkNamespaces(ctx); err != nil {
-		return err
-	}
-	r.progress.begin(r.targets)
-	if err := r.list(ctx); err != nil {
+	if err := r.pinAndList(ctx); err != nil {
 		return err
 	}
 	if err := r.related(ctx); err != nil {

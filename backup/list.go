@@ -6,9 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
-
-	"golang.org/x/sync/errgroup"
 
 	"kedge.dev/kedge/backup/archive"
 	"kedge.dev/kedge/internal/kube"
@@ -59,32 +56,36 @@ func (r *reading) partsOf(t *target, one kube.ListRequest) []part {
 	return out
 }
 
-// list reads every target whose objects are selected by what they are, the longest first.
-func (r *reading) list(ctx context.Context) error {
-	order := slices.Clone(r.targets)
-	slices.SortStableFunc(order, func(a, b *target) int { return cmp.Compare(b.expected, a.expected) })
-	limit := r.Concurrency
-	if limit <= 0 {
-		limit = defaultConcurrency
-	}
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(limit)
-	for _, t := range order {
-		if t.take != selection.TakeMatching {
-			continue
+// listInTurn reads a target, the longest lists first, and ends its section.
+func (r *reading) listInTurn(ctx context.Context, t *target, turn *turnstile) error {
+	err := r.collectInTurn(ctx, t, turn)
+	if err == nil || errors.Is(err, kube.ErrRevisionGone) {
+		outside, waitErr := r.outside(ctx, t)
+		if waitErr != nil {
+			return cmp.Or(err, waitErr)
 		}
-		g.Go(func() error {
-			if err := r.collect(ctx, t); err != nil {
-				return err
-			}
-			r.progress.done(t)
-			if t.taken != nil || r.mayGrow(t) {
-				return nil // related objects may follow
-			}
-			return r.closeSection(ctx, t)
-		})
+		if outside {
+			t.drop()
+			t.alone = true
+			err = r.collectInTurn(ctx, t, turn)
+		}
 	}
-	return g.Wait()
+	if err != nil {
+		return err
+	}
+	r.progress.done(t)
+	if r.mayGrow(t) {
+		return nil
+	}
+	return r.closeSection(ctx, t)
+}
+
+func (r *reading) collectInTurn(ctx context.Context, t *target, turn *turnstile) error {
+	if err := turn.enter(ctx, t.expected); err != nil {
+		return err
+	}
+	defer turn.leave()
+	return r.collect(ctx, t)
 }
 
 // mayGrow says that objects may join the target because selected ones need them.

@@ -145,48 +145,79 @@ func TestLostRevision(t *testing.T) {
 // TestOtherHistory lets one resource answer with revisions of its own: it is read alone, and the report says so.
 func TestOtherHistory(t *testing.T) {
 	c := testbed.SharedCluster(t, versions[1])
-	for name, low := range map[string]bool{"outside the bracket": true, "another page": false} {
+	for name, revision := range map[string]string{"before the bracket": "3", "behind the bracket": "4000000000", "no number": "x"} {
 		t.Run(name, func(t *testing.T) {
-			cfg := c.Kedge(t)
-			cfg.WrapTransport = func(next http.RoundTripper) http.RoundTripper {
-				return roundTripper(func(req *http.Request) (*http.Response, error) {
-					exact := req.URL.Query().Get("resourceVersionMatch") == "Exact"
-					if req.URL.Path != "/api/v1/serviceaccounts" || (!low && !exact) {
-						return next.RoundTrip(req)
-					}
-					if exact && low {
-						t.Error("a resource of another history was asked for the pinned revision")
-					}
-					return rewriteRevision(next.RoundTrip(req))
-				})
-			}
-			client, err := kube.New(cfg, kube.Options{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			s, r := readInto(t, client, v1alpha1.BackupSpec{})
-			report := r.report()
-			if len(report.Errors) > 0 || !strings.Contains(strings.Join(report.Notes, "\n"), "serviceaccounts") || s.items()["serviceaccounts/v1 kube-system/default"] == nil {
-				t.Errorf("%+v", report)
-			}
+			s, r := readInto(t, strangerClient(t, c.Kedge(t), func(req *http.Request, exact bool, next http.RoundTripper) (*http.Response, error) {
+				if exact {
+					return status(http.StatusGone, map[string]any{"reason": "Expired", "message": "not of this history"}), nil
+				}
+				return rewriteRevision(revision)(next.RoundTrip(req))
+			}), v1alpha1.BackupSpec{})
+			checkAlone(t, s, r)
 		})
+	}
+	t.Run("behind the bracket, and answering", func(t *testing.T) {
+		s, r := readInto(t, strangerClient(t, c.Kedge(t), func(req *http.Request, exact bool, next http.RoundTripper) (*http.Response, error) {
+			if exact {
+				return next.RoundTrip(req)
+			}
+			return rewriteRevision("4000000000")(next.RoundTrip(req))
+		}), v1alpha1.BackupSpec{})
+		checkAlone(t, s, r)
+	})
+	t.Run("a page of another revision", func(t *testing.T) {
+		s, r := readInto(t, strangerClient(t, c.Kedge(t), func(req *http.Request, exact bool, next http.RoundTripper) (*http.Response, error) {
+			if exact {
+				return rewriteRevision("3")(next.RoundTrip(req))
+			}
+			return next.RoundTrip(req)
+		}), v1alpha1.BackupSpec{})
+		checkAlone(t, s, r)
+	})
+}
+
+// strangerClient is a client for which the service accounts answer otherwise.
+func strangerClient(t *testing.T, cfg *rest.Config, answer func(req *http.Request, exact bool, next http.RoundTripper) (*http.Response, error)) *kube.Client {
+	t.Helper()
+	cfg.WrapTransport = func(next http.RoundTripper) http.RoundTripper {
+		return roundTripper(func(req *http.Request) (*http.Response, error) {
+			if req.URL.Path != "/api/v1/serviceaccounts" {
+				return next.RoundTrip(req)
+			}
+			return answer(req, req.URL.Query().Get("resourceVersionMatch") == "Exact", next)
+		})
+	}
+	client, err := kube.New(cfg, kube.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return client
+}
+
+func checkAlone(t *testing.T, s *memorySink, r *reading) {
+	t.Helper()
+	report := r.report()
+	if len(report.Errors) > 0 || !strings.Contains(strings.Join(report.Notes, "\n"), "serviceaccounts") || s.items()["serviceaccounts/v1 kube-system/default"] == nil {
+		t.Errorf("%+v", report)
 	}
 }
 
-// rewriteRevision makes a list's revision 3.
-func rewriteRevision(resp *http.Response, err error) (*http.Response, error) {
-	if err != nil {
-		return nil, err
+// rewriteRevision changes the revision that a list says it is of.
+func rewriteRevision(revision string) func(*http.Response, error) (*http.Response, error) {
+	return func(resp *http.Response, err error) (*http.Response, error) {
+		if err != nil {
+			return nil, err
+		}
+		defer resp.Body.Close() //nolint:errcheck // it was read
+		body, err := io.ReadAll(resp.Body)
+		if err != nil {
+			return nil, err
+		}
+		head, rest, _ := bytes.Cut(body, []byte(`"metadata":{"resourceVersion":"`))
+		_, rest, _ = bytes.Cut(rest, []byte(`"`))
+		body = append(append(bytes.Clone(head), `"metadata":{"resourceVersion":"`+revision+`"`...), rest...)
+		resp.Body = io.NopCloser(bytes.NewReader(body))
+		resp.ContentLength = int64(len(body))
+		return resp, nil
 	}
-	defer resp.Body.Close() //nolint:errcheck // it was read
-	body, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return nil, err
-	}
-	head, rest, _ := bytes.Cut(body, []byte(`"metadata":{"resourceVersion":"`))
-	_, rest, _ = bytes.Cut(rest, []byte(`"`))
-	body = append(append(bytes.Clone(head), `"metadata":{"resourceVersion":"3"`...), rest...)
-	resp.Body = io.NopCloser(bytes.NewReader(body))
-	resp.ContentLength = int64(len(body))
-	return resp, nil
 }

@@ -2,6 +2,8 @@ package backup
 
 import (
 	"sync"
+
+	"kedge.dev/kedge/plugins/selection"
 )
 
 // progress counts, and tells whoever listens.
@@ -33,11 +35,18 @@ func (p *progress) stage(s Stage) {
 // begin starts the counting for a pinned revision.
 func (p *progress) begin(targets []*target) {
 	p.update(func(now *Progress) {
-		*now = Progress{Stage: StageList, Resources: len(targets)}
+		*now = Progress{Stage: StagePin}
 		for _, t := range targets {
-			now.ItemsExpected += t.expected
+			if t.take == selection.TakeMatching {
+				now.Resources++
+			}
 		}
 	})
+}
+
+// expect adds to what will probably be read.
+func (p *progress) expect(items int64) {
+	p.update(func(now *Progress) { now.ItemsExpected += items })
 }
 
 // tellEvery is how many objects pass between two reports.

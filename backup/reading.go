@@ -10,6 +10,9 @@ import (
 	"strings"
 	"sync"
 
+	"golang.org/x/sync/errgroup"
+
+	"kedge.dev/kedge/api/v1alpha1"
 	"kedge.dev/kedge/backup/archive"
 	"kedge.dev/kedge/internal/kube"
 	"kedge.dev/kedge/plugins/selection"
@@ -18,15 +21,17 @@ import (
 // reading is one attempt to read everything at one revision.
 type reading struct {
 	*pass
-	sink     sink
-	remarks  *remarks
-	revision string
+	sink    sink
+	remarks *remarks
+	cluster v1alpha1.ClusterInfo
 
 	discovery       *kube.Discovery
 	definitions     map[string]definition // CustomResourceDefinitions by name
 	storageVersions map[string]string     // of custom resources, by "resource.group"
 	definitionsErr  error                 // why both are empty
 	anchor          anchor
+	revision        string // the pinned one: the anchor's first
+	bracket         *bracket
 	targets         []*target
 	literal         []string // the included namespaces where each is written out and they are few; sorted as their objects are
 
@@ -163,13 +168,23 @@ func (r *reading) misspelt() string {
 }
 
 func (r *reading) discoverOnce(ctx context.Context) error {
-	var err error
-	if r.discovery, err = r.Kube.Discover(ctx); err != nil {
-		return err
-	}
 	clear(r.definitions)
 	clear(r.storageVersions)
-	return r.readDefinitions(ctx)
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() (err error) {
+		r.discovery, err = r.Kube.Discover(gctx)
+		return err
+	})
+	g.Go(func() (err error) {
+		r.cluster.UID, err = r.Kube.ClusterUID(gctx)
+		return err
+	})
+	g.Go(func() error { return r.readDefinitions(gctx) })
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	r.cluster.Name, r.cluster.Version = r.req.ClusterName, r.discovery.ServerVersion
+	return nil
 }
 
 const (
@@ -178,10 +193,7 @@ const (
 )
 
 func (r *reading) readDefinitions(ctx context.Context) error {
-	res, ok := r.discovery.Preferred(definitionsGroup, definitionsResource)
-	if !ok {
-		return nil
-	}
+	res := kube.Resource{Group: definitionsGroup, Version: "v1", Resource: definitionsResource}
 	meta, err := r.Kube.List(ctx, kube.ListRequest{Path: res.Path("", ""), Limit: r.PageSize}, func(raw []byte) error {
 		var d definition
 		if err := json.Unmarshal(raw, &d); err != nil {

@@ -101,7 +101,7 @@ func newClient(t testing.TB, c *testbed.Cluster) *kube.Client {
 func readInto(t testing.TB, client *kube.Client, spec v1alpha1.BackupSpec) (*memorySink, *reading) {
 	t.Helper()
 	e := &Engine{Kube: client}
-	p, err := e.prepare(t.Context(), Request{Name: "test", UID: "test", Spec: spec})
+	p, err := e.prepare(Request{Name: "test", UID: "test", Spec: spec})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,10 +17,11 @@ type target struct {
 	take selection.Take
 	also bool // a version that is archived beside the main one
 
-	expected int64 // objects, by the server's own count; 0 where it gives none
-	alone    bool  // not of the pinned revision
-	empty    bool  // proven to have no objects at the pinned revision
-	err      error // of the reading of its revision
+	revision uint64 // when it was probed
+	expected int64  // objects, by the server's own count; 0 where it gives none
+	alone    bool   // not of the pinned revision
+	empty    bool   // proven to have no objects at the pinned revision
+	err      error  // of the reading of its revision
 
 	section  section // open; nil before the first object and after the end
 	opened   section // the last one that was opened

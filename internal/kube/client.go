@@ -59,7 +59,7 @@ func New(cfg *rest.Config, opts Options) (*Client, error) {
 		opts.StallTimeout = 75 * time.Second
 	}
 	if opts.Now == nil {
-		opts.Now = time.Now
+		opts.Now = time.Now //nolint:forbidigo // the documented default
 	}
 	if opts.OnThrottle == nil {
 		opts.OnThrottle = func(string, time.Duration) {}
@@ -82,7 +82,7 @@ func New(cfg *rest.Config, opts Options) (*Client, error) {
 		http:    &http.Client{Transport: rt, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
 		limiter: newLimiter(opts.MaxInFlight, opts.Now),
 		opts:    opts,
-		jitter:  rand.Float64,
+		jitter:  rand.Float64, //nolint:forbidigo // spreads retries; nothing depends on it
 	}, nil
 }
 
