@@ -28,7 +28,7 @@ func (x *run) do(ctx context.Context, i int32, raw []byte) error {
 	p, decision, err := x.prep.prepare(ctx, i, raw)
 	switch {
 	case ctx.Err() != nil:
-		return nil
+		return nil //nolint:nilerr // the outcome is recorded; the run goes on
 	case err != nil:
 		return x.unprepared(ctx, i, err)
 	case decision.Skip:
@@ -70,14 +70,12 @@ func (x *run) create(ctx context.Context, p *prepared) error {
 	const tries = 4
 	mayBeOurs := x.resumed || x.flag(p.index, flagParked)
 	for n := 1; ; n++ {
-		resp, err := x.e.Kube.Do(ctx, kube.Request{
-			Method: http.MethodPost, Path: p.collection(), Query: x.createQuery(p), Body: p.body, Accept: metadataOnly,
-		})
+		resp, err := x.post(ctx, p)
 		switch {
 		case err == nil:
 			return x.created(ctx, p, resp)
 		case ctx.Err() != nil:
-			return nil
+			return nil //nolint:nilerr // the outcome is recorded; the run goes on
 		case isAlreadyExists(err) || errors.Is(err, kube.ErrUnknownOutcome):
 			mayBeOurs = mayBeOurs || errors.Is(err, kube.ErrUnknownOutcome)
 			again, err := x.existing(ctx, p, mayBeOurs)
@@ -88,6 +86,22 @@ func (x *run) create(ctx context.Context, p *prepared) error {
 			return x.refused(ctx, p.index, err)
 		}
 	}
+}
+
+// post sends a create when its turn comes.
+func (x *run) post(ctx context.Context, p *prepared) (*kube.Response, error) {
+	if err := x.pace.begin(ctx); err != nil {
+		return nil, err
+	}
+	began, took := x.e.now(), time.Duration(0)
+	defer func() { x.pace.end(took) }()
+	resp, err := x.e.Kube.Do(ctx, kube.Request{
+		Method: http.MethodPost, Path: p.collection(), Query: x.createQuery(p), Body: p.body, Accept: metadataOnly,
+	})
+	if err == nil {
+		took = x.e.now().Sub(began) // refusals are quicker, and retries slower, than what the server gets through
+	}
+	return resp, err
 }
 
 func (x *run) createQuery(p *prepared) url.Values {
@@ -134,7 +148,7 @@ func (x *run) follow(ctx context.Context, p *prepared, r result) error {
 		}
 	}
 	if ctx.Err() != nil {
-		return nil
+		return nil //nolint:nilerr // the outcome is recorded; the run goes on
 	}
 	return x.finishPrepared(ctx, p, r)
 }
@@ -175,7 +189,7 @@ func warningsOf(h http.Header) []plugins.Remark {
 // refused parks an object or gives it up, by what the target said.
 func (x *run) refused(ctx context.Context, i int32, err error) error {
 	if ctx.Err() != nil {
-		return nil
+		return nil //nolint:nilerr // the outcome is recorded; the run goes on
 	}
 	p := x.plan
 	ns := p.mapped[p.items[i].ns]

@@ -34,6 +34,7 @@ type run struct {
 	since   time.Time // by the target's clock, when the restore first began
 
 	jobs    chan job
+	pace    *pace
 	reading *semaphore.Weighted // chunks being read
 	buffers sync.Pool
 
@@ -86,7 +87,7 @@ func (e *Engine) Run(ctx context.Context, p *Plan) (*Report, error) {
 func (e *Engine) newRun(p *Plan) (*run, error) {
 	x := &run{
 		e: e, plan: p, manager: fieldManager(p.Request.Name), started: e.now(), since: p.started,
-		jobs: make(chan job), reading: semaphore.NewWeighted(4), buffers: sync.Pool{New: func() any { return new([]byte) }},
+		jobs: make(chan job), pace: newPace(e.concurrency()), reading: semaphore.NewWeighted(4), buffers: sync.Pool{New: func() any { return new([]byte) }},
 		entries: map[int32][]Entry{}, waits: map[string]time.Time{}, parked: map[int32]*parkedItem{}, selectors: map[string]bool{}, volumes: map[string]bool{}, namespace: map[string]int32{},
 	}
 	x.query = url.Values{"fieldManager": {x.manager}}
