@@ -21,7 +21,7 @@ var layers = [][]string{
 	{"internal", "api"},
 	{"plugins"},
 	{
-		"plugins/actions", "plugins/compose", "plugins/file", "plugins/kms", "plugins/s3", "plugins/selection",
+		"plugins/actions", "plugins/decorate", "plugins/file", "plugins/kms", "plugins/s3", "plugins/selection",
 		"plugins/storetest", "backup/archive",
 	},
 	{"backup", "restore"},

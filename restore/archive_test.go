@@ -26,10 +26,14 @@ type watchedStore struct {
 	mu    sync.Mutex
 	reads map[string]int // of items.tar.zst.age, by offset
 	spoil bool
+	log   func(string, ...any)
 }
 
 func (s *watchedStore) Get(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {
 	body, err := s.ObjectStore.Get(ctx, key, offset, length)
+	if s.log != nil {
+		s.log("get %s %d +%d", key[strings.LastIndex(key, "/")+1:], offset, length)
+	}
 	if err != nil || !strings.HasSuffix(key, "/items.tar.zst.age") {
 		return body, err
 	}

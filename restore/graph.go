@@ -235,8 +235,9 @@ func waitsFor(wait, s stage) bool {
 		return s == stageCRDs
 	case stageBackends:
 		return s == stageAPIServices || s == stageWebhooks
+	default:
+		return false
 	}
-	return false
 }
 
 // stageClosure holds, for each stage, all the stages of its band that come before it.

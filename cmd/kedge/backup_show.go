@@ -134,7 +134,7 @@ func decodeObject(raw []byte) (map[string]any, error) {
 	decoder := json.NewDecoder(strings.NewReader(string(raw)))
 	decoder.UseNumber()
 	if err := decoder.Decode(&object); err != nil {
-		return nil, codeError(exitRefused, fmt.Errorf("read an archived object: %w", err), "")
+		return nil, codeError(exitRefused, fmt.Errorf("read an archived object: %w", err), `run "kedge backup verify --deep" to see how far it goes`)
 	}
 	return object, nil
 }

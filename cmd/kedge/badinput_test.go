@@ -214,10 +214,13 @@ var normalizers = []struct {
 	{regexp.MustCompile(`127\.0\.0\.1:[0-9]{2,}`), "127.0.0.1:$$PORT"},
 	{regexp.MustCompile(`\b[0-9a-f]{16}/`), "$$ATTEMPT/"},
 	{regexp.MustCompile(`bucket-[0-9a-f]{12}`), "$$BUCKET"},
+	// which of the lists that run at once fails first
+	{regexp.MustCompile(`get \S+: \S+ is forbidden: (User "[^"]*") cannot list resource "[^"]*" in API group "[^"]*"`), "$$RESOURCE is forbidden: $1 cannot list it"},
+	// which of the requests that run at once fails first
+	{regexp.MustCompile(`back up x: (?:[^:]*: )?(?:GET https://[^/]+|get )/[\w./-]+: `), "back up x: $$REQUEST: "},
+	{regexp.MustCompile(`back up x: .*(invalid character|invalid JSON).*`), "back up x: $$REQUEST: the answer is no JSON"},
 	{regexp.MustCompile(`at byte [0-9]+`), "at byte $$N"},
 	{regexp.MustCompile(`\(request [A-Z0-9]+\)`), "(request $$ID)"},
-	// which of the lists that run at once fails first
-	{regexp.MustCompile(`get \S+: \S+ is forbidden: (User "[^"]*") cannot list resource "[^"]*" in API group "[^"]*"`), "get $$PATH: $$RESOURCE is forbidden: $1 cannot list it"},
 }
 
 // normalize takes out of an answer what differs from run to run.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"net/http"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"kedge.dev/kedge/backup"
 	"kedge.dev/kedge/backup/archive"
 	"kedge.dev/kedge/internal/kube"
+	"kedge.dev/kedge/internal/rawjson"
 	"kedge.dev/kedge/plugins"
 	"kedge.dev/kedge/plugins/selection"
 	"kedge.dev/kedge/restore"
@@ -37,6 +39,7 @@ var rules = []rule{
 	fieldRule,
 	statusRule,
 	is(kube.ErrUnreachable, exitUnreachable, "check the API server's address and the network; --kubeconfig and --context choose another cluster"),
+	notKubernetesRule,
 	is(kube.ErrRevisionGone, exitFailed, "try again; select less for one backup if it happens often"),
 	is(errNoState, exitNotFound, `"kedge restore get" lists the known restores`),
 	is(restore.ErrJournalMismatch, exitRefused, "resume it with the cluster that it was begun with (--kubeconfig, --context)"),
@@ -103,6 +106,12 @@ func statusRule(err error) (int, string, bool) {
 		return exitUnreachable, "", true
 	}
 	return exitFailed, "", true
+}
+
+// notKubernetesRule: what answered does not speak the Kubernetes API. Archives' bad JSON was recognized by a rule before.
+func notKubernetesRule(err error) (int, string, bool) {
+	var syntax *json.SyntaxError
+	return exitUnreachable, "check that an API server is at the address that the kubeconfig names, and no login page or proxy", errors.As(err, &syntax) || errors.Is(err, rawjson.ErrSyntax)
 }
 
 // storeRule: the store refused or failed; it knows the remedy.
