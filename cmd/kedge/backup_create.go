@@ -173,8 +173,11 @@ func (a *app) createBackup(ctx context.Context, c *config, name string, f *backu
 		return err
 	}
 	engine.Location, engine.PublicKey = p.location, p.object.Spec.PublicKey
-	if p.object.Spec.ObjectLock && request.Spec.TTL.Duration > 0 {
-		request.RetainUntil = a.env.Now().Add(request.Spec.TTL.Duration)
+	switch ttl := request.Spec.TTL.Duration; {
+	case p.object.Spec.ObjectLock && ttl > 0:
+		request.RetainUntil = a.env.Now().Add(ttl)
+	case p.object.Spec.ObjectLock:
+		a.ui.Warn("location %s has object lock, but without --ttl the backup has no end until which it could be retained", object.Name)
 	}
 	return a.runBackup(ctx, engine, request, f, p)
 }

@@ -112,22 +112,14 @@ func (l *locationFlags) object(command, name string) (*v1alpha1.BackupStorageLoc
 // completeS3 checks what is given about a bucket and reads the files that it names.
 func (l *locationFlags) completeS3(command string) error {
 	s := &l.s3
-	switch s.ServerSideEncryption {
-	case "", "AES256", "aws:kms":
-	default:
-		return usageError(fmt.Errorf("%s: --sse: %q is neither AES256 nor aws:kms", command, s.ServerSideEncryption), "")
-	}
-	if s.SSEKMSKeyID != "" && s.ServerSideEncryption != "aws:kms" {
+	if s.SSEKMSKeyID != "" && !strings.HasPrefix(s.ServerSideEncryption, "aws:kms") {
 		return usageError(fmt.Errorf("%s: --sse-kms-key-id is given without --sse aws:kms", command), "add --sse aws:kms")
 	}
 	if s.ExternalID != "" && s.RoleARN == "" {
 		return usageError(fmt.Errorf("%s: --external-id is given without --role-arn", command), "")
 	}
-	if s.Endpoint != "" && !strings.HasPrefix(s.Endpoint, "https://") && !strings.HasPrefix(s.Endpoint, "http://") {
-		return usageError(fmt.Errorf("%s: --endpoint: %q is not a URL", command, s.Endpoint), "it begins with https:// or http://")
-	}
-	if s.Bucket != strings.ToLower(s.Bucket) || strings.ContainsAny(s.Bucket, "/:_ ") || len(s.Bucket) < 3 || len(s.Bucket) > 63 {
-		return usageError(fmt.Errorf("%s: --s3-bucket: %q is not a bucket's name", command, s.Bucket), "give the name alone, without s3:// and folder; --prefix names the folder")
+	if strings.HasPrefix(s.Bucket, "s3://") {
+		return usageError(fmt.Errorf("%s: --s3-bucket: %q is not a bucket's name", command, s.Bucket), "give the name alone; --prefix names the folder")
 	}
 	s.Prefix = strings.Trim(s.Prefix, "/")
 	if s.CredentialsFile != "" {
