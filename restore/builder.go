@@ -106,19 +106,24 @@ func (b *builder) build(ctx context.Context) error {
 		return err
 	}
 	b.compact()
-	b.arrange()
+	if err := b.arrange(ctx); err != nil {
+		return err
+	}
 	b.remarkUnmatched()
 	return nil
 }
 
 // arrange decides what is left out and in which order the rest is written.
-func (b *builder) arrange() {
+func (b *builder) arrange(ctx context.Context) error {
 	b.plan.namespaces = b.interner.list
 	b.resolveTargets()
 	b.dropDoubles()
 	g := newGraph(b.plan.items, b.plan.resources, b.namespaceItems(), b.resolveLinks())
 	if !b.plan.Request.Spec.IncludeControlled {
 		g.controlled()
+		if err := b.leaveCurrent(ctx, g); err != nil {
+			return err
+		}
 	}
 	b.mapNamespaces()
 	if b.makeNamespaces() {
@@ -133,33 +138,34 @@ func (b *builder) arrange() {
 	}
 	b.plan.Steps = g.buildSteps()
 	b.links, b.selected = nil, related{}
+	return nil
 }
 
-// readRows takes in every row that the selection may want.
+// readRows takes in every row that the selection may want for itself. Of which cluster-scoped resources only what others need is
+// wanted, it notes for later.
 func (b *builder) readRows(ctx context.Context) error {
 	namespaces, literal := b.plan.matcher.LiteralNamespaces()
-	takes := map[schema.GroupVersionResource]selection.Take{}
 	match := func(c Chunk) bool {
 		r := b.resourceOf(c.Group, c.Version, c.Resource)
-		take := b.plan.matcher.Resource(r)
-		takes[schema.GroupVersionResource{Group: c.Group, Version: c.Version, Resource: c.Resource}] = take
-		if take == selection.TakeNone {
+		switch b.plan.matcher.Resource(r) {
+		case selection.TakeNone:
+			return false
+		case selection.TakeRelated:
+			b.selected.later(r)
 			return false
 		}
-		if !r.Namespaced || !literal {
-			return true
-		}
-		return slices.ContainsFunc(namespaces, c.MayHold)
+		return !r.Namespaced || !literal || slices.ContainsFunc(namespaces, c.MayHold)
 	}
 	return b.e.Source.Rows(ctx, match, func(chunk int, row archive.Row) error {
-		take := takes[schema.GroupVersionResource{Group: row.Group, Version: row.Version, Resource: row.Resource}]
-		switch verdict := b.plan.matcher.Item(row.Ref, row.Labels); {
-		case take == selection.TakeMatching && verdict == selection.In:
+		switch b.plan.matcher.Item(row.Ref, row.Labels) {
+		case selection.In:
 			return b.add(chunk, &row, false)
-		case row.Namespace != "" || verdict == selection.OutByLabel || take == selection.TakeMatching && !b.plan.matcher.AlsoRelated():
-			return nil
+		case selection.Out:
+			if row.Namespace == "" && b.plan.matcher.AlsoRelated() {
+				return b.add(chunk, &row, true)
+			}
 		}
-		return b.add(chunk, &row, true)
+		return nil
 	})
 }
 
@@ -198,6 +204,9 @@ func (b *builder) add(chunk int, row *archive.Row, candidate bool) error {
 			it.state = Skipped
 		}
 		it.reason = reason
+	}
+	if candidate && it.reason != "" {
+		return nil // what needs it finds the target's own
 	}
 	b.plan.items = append(b.plan.items, it)
 	for k := range row.Owners {

@@ -1,6 +1,7 @@
 package restore
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"testing"
@@ -100,8 +101,7 @@ func buildPlan(req Request, d *kube.Discovery, rows []archive.Row) (*Plan, error
 			return nil, err
 		}
 	}
-	b.arrange()
-	return b.plan, nil
+	return b.plan, b.arrange(context.Background()) // it has nothing to read
 }
 
 func (p *Plan) find(ref plugins.Ref) int32 {
@@ -178,7 +178,7 @@ func TestLeftOut(t *testing.T) {
 		reason Reason
 	}{
 		{rowOf("Deployment", "a", "web"), ""},
-		{rowOf("ReplicaSet", "a", "web-1", ownedBy("Deployment", "a", "web")), ""}, // rollout history, if it runs no pods
+		{rowOf("ReplicaSet", "a", "web-1", ownedBy("Deployment", "a", "web")), Remade}, // the only one is the current one
 		{rowOf("Pod", "a", "web-1-x", ownedBy("ReplicaSet", "a", "web-1")), Remade},
 		{rowOf("PersistentVolumeClaim", "a", "web-1-x-scratch", ownedBy("Pod", "a", "web-1-x")), Remade},
 		{rowOf("PersistentVolumeClaim", "a", "data-web-1-x", ownedBy("Pod", "a", "web-1-x")), ""},

@@ -119,3 +119,16 @@ func sameNames(a, b map[string]rawjson.Head) bool {
 	}
 	return len(a) == len(b)
 }
+
+func TestRevisionOf(t *testing.T) {
+	for raw, want := range map[string]int64{
+		`{"kind":"ControllerRevision","metadata":{"name":"a"},"data":{"revision":9},"revision":7}`:                7,
+		`{"kind":"ReplicaSet","metadata":{"annotations":{"deployment.kubernetes.io/revision":"12"}},"spec":{}}`:   12,
+		`{"kind":"ReplicaSet","metadata":{"annotations":{"deployment.kubernetes.io/revision":"many"}},"spec":{}}`: 0,
+		`{"kind":"ReplicaSet","metadata":{"annotations":{}},"spec":{}}`:                                           0,
+	} {
+		if got, err := revisionOf([]byte(raw)); got != want || err != nil {
+			t.Errorf("revisionOf(%s) = %d, %v", raw, got, err)
+		}
+	}
+}
