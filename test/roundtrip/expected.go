@@ -34,7 +34,7 @@ func (t *trial) expected(o, there *object) (want map[string]any, changed string)
 		}
 	case "persistentvolumes":
 		if spec["awsElasticBlockStore"] != nil && t.inTreeEBSLeft() {
-			volumeOfDriver(spec)
+			volumeOfDriver(want, spec)
 			changed = "in-tree EBS volume to the CSI driver's"
 		}
 	}
@@ -76,7 +76,7 @@ func storageClassOfDriver(class map[string]any) {
 }
 
 // volumeOfDriver follows the translation of Kubernetes' CSI migration.
-func volumeOfDriver(spec map[string]any) {
+func volumeOfDriver(volume, spec map[string]any) {
 	source, _ := spec["awsElasticBlockStore"].(map[string]any)
 	id, _ := source["volumeID"].(string)
 	if !strings.Contains(id, "vol-") {
@@ -90,5 +90,16 @@ func volumeOfDriver(spec map[string]any) {
 		csi["readOnly"] = readOnly
 	}
 	delete(spec, "awsElasticBlockStore")
-	_ = unstructured.SetNestedMap(spec, csi, "csi")
+	spec["csi"] = csi
+	if _, found, _ := unstructured.NestedString(volume, "metadata", "annotations", "pv.kubernetes.io/provisioned-by"); found {
+		_ = unstructured.SetNestedField(volume, ebsDriver, "metadata", "annotations", "pv.kubernetes.io/provisioned-by")
+	}
+	for _, label := range []string{"topology.kubernetes.io/zone", "failure-domain.beta.kubernetes.io/zone"} {
+		zone, _, _ := unstructured.NestedString(volume, "metadata", "labels", label)
+		if zone != "" && spec["nodeAffinity"] == nil {
+			in := map[string]any{"key": ebsZone, "operator": "In", "values": []any{zone}}
+			terms := []any{map[string]any{"matchExpressions": []any{in}}}
+			spec["nodeAffinity"] = map[string]any{"required": map[string]any{"nodeSelectorTerms": terms}}
+		}
+	}
 }

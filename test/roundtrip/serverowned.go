@@ -100,6 +100,12 @@ func normalise(s *snapshot, o *object, chosen fieldsChosen) map[string]any {
 		bindingNotes(obj)
 	case "persistentvolumeclaims":
 		bindingNotes(obj)
+	case "deployments.apps", "replicasets.apps":
+		for _, count := range []string{"revision", "revision-history"} { // counted by a controller
+			unstructured.RemoveNestedField(obj, "metadata", "annotations", "deployment.kubernetes.io/"+count)
+		}
+	case "controllerrevisions.apps":
+		delete(obj, "revision") // counted by a controller
 	case "jobs.batch":
 		jobLabels(obj)
 	case "pods":
