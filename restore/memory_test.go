@@ -39,6 +39,8 @@ func (m *memory) Rows(_ context.Context, match func(Chunk) bool, fn func(int, ar
 	for n, c := range m.chunks {
 		ok := match(Chunk{Group: c.group, Version: c.version, Resource: c.resource, MayHold: func(ns string) bool {
 			return slices.ContainsFunc(c.rows, func(r archive.Row) bool { return r.Namespace == ns })
+		}, MayHoldName: func(name string) bool {
+			return slices.ContainsFunc(c.rows, func(r archive.Row) bool { return r.Name == name })
 		}})
 		if !ok {
 			continue

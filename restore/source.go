@@ -24,8 +24,10 @@ type Source interface {
 // Chunk says what may be in a chunk.
 type Chunk struct {
 	Group, Version, Resource string
-	// MayHold says whether objects of the namespace may be in it; "" stands for cluster-scoped objects.
+	// MayHold says whether objects of the namespace may be in it.
 	MayHold func(namespace string) bool
+	// MayHoldName says whether the cluster-scoped object of that name may be in it.
+	MayHoldName func(name string) bool
 }
 
 // Info describes a source.

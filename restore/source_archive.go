@@ -19,7 +19,7 @@ func (s archiveSource) Info() Info {
 
 func (s archiveSource) Rows(ctx context.Context, match func(Chunk) bool, fn func(int, archive.Row) error) error {
 	return s.r.Rows(ctx, func(f *archive.Frame) bool {
-		return match(Chunk{Group: f.Group, Version: f.Version, Resource: f.Resource, MayHold: f.MayHold})
+		return match(Chunk{Group: f.Group, Version: f.Version, Resource: f.Resource, MayHold: f.MayHold, MayHoldName: f.MayHoldKey})
 	}, fn)
 }
 

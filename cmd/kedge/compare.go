@@ -51,11 +51,17 @@ type comparer struct {
 // same object.
 var serverOwned = []string{"creationTimestamp", "generation", "managedFields", "resourceVersion", "selfLink", "uid"}
 
-// reduce drops from an object what the server owns.
+// reduce drops from an object what the server owns, the uids of owners among it.
 func (c *comparer) reduce(object map[string]any) {
 	if metadata, ok := object["metadata"].(map[string]any); ok {
 		for _, field := range serverOwned {
 			delete(metadata, field)
+		}
+		owners, _ := metadata["ownerReferences"].([]any)
+		for _, owner := range owners {
+			if reference, ok := owner.(map[string]any); ok {
+				delete(reference, "uid")
+			}
 		}
 	}
 	if !c.status {

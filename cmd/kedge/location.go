@@ -112,14 +112,8 @@ func (l *locationFlags) object(command, name string) (*v1alpha1.BackupStorageLoc
 // completeS3 checks what is given about a bucket and reads the files that it names.
 func (l *locationFlags) completeS3(command string) error {
 	s := &l.s3
-	if s.SSEKMSKeyID != "" && !strings.HasPrefix(s.ServerSideEncryption, "aws:kms") {
-		return usageError(fmt.Errorf("%s: --sse-kms-key-id is given without --sse aws:kms", command), "add --sse aws:kms")
-	}
 	if s.ExternalID != "" && s.RoleARN == "" {
 		return usageError(fmt.Errorf("%s: --external-id is given without --role-arn", command), "")
-	}
-	if strings.HasPrefix(s.Bucket, "s3://") {
-		return usageError(fmt.Errorf("%s: --s3-bucket: %q is not a bucket's name", command, s.Bucket), "give the name alone; --prefix names the folder")
 	}
 	s.Prefix = strings.Trim(s.Prefix, "/")
 	if s.CredentialsFile != "" {

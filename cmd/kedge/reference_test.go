@@ -29,7 +29,7 @@ func TestReference(t *testing.T) {
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
 	collectPages(t, root, folder, pages)
-	known, err := filepath.Glob(filepath.Join(folder, "*.md"))
+	known, err := filepath.Glob(filepath.Join(folder, "kedge*.md"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -62,7 +62,11 @@ func (a *app) printRestoreDetails(o *v1alpha1.Restore, report *restore.Report, a
 		d.moment("Started", s.Time)
 		if c := o.Status.CompletionTime; c != nil {
 			d.moment("Completed", c.Time)
-			d.field("Took", term.Duration(c.Sub(s.Time)))
+			took := c.Sub(s.Time)
+			if report != nil {
+				took = report.Completed.Sub(report.Started) // not rounded to seconds
+			}
+			d.field("Took", term.Duration(took))
 		}
 	}
 	if report == nil {
