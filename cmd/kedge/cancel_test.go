@@ -7,6 +7,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -45,7 +46,7 @@ func newGate(t *testing.T, cluster *testbed.Cluster, closed func(*http.Request) 
 	proxy.ErrorHandler = func(http.ResponseWriter, *http.Request, error) {} // the client is gone
 	g := &gate{arrived: make(chan struct{})}
 	var once sync.Once
-	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if closed(r) {
 			_, _ = io.Copy(io.Discard, r.Body) // only then the server notices that the client has gone
 			once.Do(func() { close(g.arrived) })
@@ -54,6 +55,8 @@ func newGate(t *testing.T, cluster *testbed.Cluster, closed func(*http.Request) 
 		}
 		proxy.ServeHTTP(w, r)
 	}))
+	server.Config.ErrorLog = log.New(io.Discard, "", 0) // connections that the client gave up
+	server.StartTLS()
 	t.Cleanup(server.Close)
 	g.url = server.URL
 	g.ca = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
