@@ -53,6 +53,8 @@ func (f *fakeServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_, _ = w.Write([]byte(`{"items":[{"metadata":{"name":"apps"},"versions":[{"version":"v1","freshness":"Current","resources":[{"resource":"deployments","responseKind":{"kind":"Deployment"},"scope":"Namespaced","verbs":["list","get","create"]}]}]}]}`))
 	case "/api/v1/namespaces/kube-system":
 		_, _ = w.Write([]byte(`{"metadata":{"name":"kube-system","uid":"u"}}`))
+	case "/apis/apiextensions.k8s.io/v1/customresourcedefinitions":
+		fmt.Fprintf(w, `{"kind":"CustomResourceDefinitionList","metadata":{"resourceVersion":%q},"items":[]}`, fakeRevision)
 	default:
 		f.list(w, r)
 	}

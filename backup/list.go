@@ -167,7 +167,7 @@ func (r *reading) partFailure(t *target, p part, err error) archive.Remark {
 	return m
 }
 
-// candidate is one object that may be taken.
+// candidate is one object that may be taken; it is valid until the next.
 type candidate struct {
 	target *target
 	ref    plugins.Ref
@@ -180,13 +180,13 @@ func (r *reading) readPart(ctx context.Context, t *target, req kube.ListRequest,
 	if !t.alone {
 		req.ResourceVersion, req.Exact = r.revision, true
 	}
-	var buf []byte
+	c := candidate{target: t}
+	apiVersion := t.res.APIVersion()
 	var items, bytes int64
 	defer func() { r.progress.items(items, bytes) }()
 	_, err := r.Kube.ListHeads(ctx, req, func(head *rawjson.Head, raw []byte, err error) error {
-		c := candidate{target: t, head: head}
 		if err == nil {
-			buf, err = head.WithTypeMeta(buf[:0], raw, t.res.APIVersion(), t.res.Kind)
+			c.raw, err = head.WithTypeMeta(c.raw[:0], raw, apiVersion, t.res.Kind)
 		}
 		if err == nil && head.Name == "" {
 			err = errors.New("it has no name")
@@ -195,8 +195,8 @@ func (r *reading) readPart(ctx context.Context, t *target, req kube.ListRequest,
 			r.remarks.add(SeverityError, onResource(t, head.Namespace, ReasonUnreadable, "object %q: %v", head.Name, err))
 			return nil
 		}
-		c.raw = buf
-		c.ref = plugins.Ref{Group: t.res.Group, Version: t.res.Version, Resource: t.res.Resource, Namespace: c.head.Namespace, Name: c.head.Name}
+		c.head = head
+		c.ref = plugins.Ref{Group: t.res.Group, Version: t.res.Version, Resource: t.res.Resource, Namespace: head.Namespace, Name: head.Name}
 		if take, err := choose(&c); err != nil || !take {
 			return err
 		}

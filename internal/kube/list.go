@@ -53,28 +53,22 @@ var splitters = sync.Pool{New: func() any { return new(rawjson.Splitter) }}
 // it. Fn makes no requests of its own by this Client: the list holds one of the slots that they would wait for.
 // errors.Is(err, ErrRevisionGone) tells that the revision cannot be had any more: what fn has had is then void.
 func (c *Client) List(ctx context.Context, req ListRequest, fn func(raw []byte) error) (ListMeta, error) {
-	return c.list(ctx, req, func(s *rawjson.Splitter, body io.Reader, give func(func() error) error) (rawjson.ListHead, error) {
-		return s.Split(body, func(raw []byte) error { return give(func() error { return fn(raw) }) })
-	})
+	return c.list(ctx, req, false, func(_ *rawjson.Head, raw []byte, _ error) error { return fn(raw) })
 }
 
-// ListHeads is List for a caller that wants each item's head too, or the reason why it has none.
+// ListHeads is List for a caller that wants each item's head too, or the reason why it has none. Head is valid during the call only,
+// the strings and maps in it for ever.
 func (c *Client) ListHeads(ctx context.Context, req ListRequest, fn func(head *rawjson.Head, raw []byte, err error) error) (ListMeta, error) {
-	return c.list(ctx, req, func(s *rawjson.Splitter, body io.Reader, give func(func() error) error) (rawjson.ListHead, error) {
-		return s.SplitHeads(body, func(head *rawjson.Head, raw []byte, err error) error {
-			return give(func() error { return fn(head, raw, err) })
-		})
-	})
+	return c.list(ctx, req, true, fn)
 }
 
-// split splits one page and passes each item on with give.
-type split func(s *rawjson.Splitter, body io.Reader, give func(func() error) error) (rawjson.ListHead, error)
+type itemFunc = func(head *rawjson.Head, raw []byte, err error) error
 
-func (c *Client) list(ctx context.Context, req ListRequest, items split) (ListMeta, error) {
+func (c *Client) list(ctx context.Context, req ListRequest, heads bool, fn itemFunc) (ListMeta, error) {
 	var meta ListMeta
 	token := ""
 	for {
-		head, err := c.page(ctx, &req, token, items)
+		head, err := c.page(ctx, &req, token, heads, fn)
 		if err != nil {
 			return meta, err
 		}
@@ -135,7 +129,7 @@ func (e *callbackError) Unwrap() error { return e.err }
 // page reads one page. Where its transfer breaks after some items were given to the caller, it is read again and those are passed over:
 // a page of a pinned revision is the same each time. The first page of an unpinned list is not, so it is held in memory
 // until it is complete, up to a bound.
-func (c *Client) page(ctx context.Context, req *ListRequest, token string, items split) (rawjson.ListHead, error) {
+func (c *Client) page(ctx context.Context, req *ListRequest, token string, heads bool, fn itemFunc) (rawjson.ListHead, error) {
 	var head rawjson.ListHead
 	given := 0
 	pinned := token != "" || req.Exact
@@ -149,16 +143,22 @@ func (c *Client) page(ctx context.Context, req *ListRequest, token string, items
 		defer splitters.Put(s)
 		s.MaxItem = req.MaxItem
 		seen := 0
-		h, err := items(s, body, func(item func() error) error {
+		give := func(h *rawjson.Head, raw []byte, bad error) error {
 			if seen++; seen <= given {
 				return nil
 			}
-			if err := item(); err != nil {
+			if err := fn(h, raw, bad); err != nil {
 				return &callbackError{err}
 			}
 			given++
 			return nil
-		})
+		}
+		var h rawjson.ListHead
+		if heads {
+			h, err = s.SplitHeads(body, give)
+		} else {
+			h, err = s.Split(body, func(raw []byte) error { return give(nil, raw, nil) })
+		}
 		head = h
 		return classify(err, pinned || given == 0)
 	})

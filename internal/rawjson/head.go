@@ -31,8 +31,10 @@ type Owner struct {
 // and nothing else, and refuses a key that stands twice where it reads (RFC 8259 leaves open which of them would count).
 // The result holds no reference to raw.
 func ReadHead(raw []byte, annotations ...string) (Head, error) {
-	r := headReader{cursor: cursor{b: raw}, annotations: annotations}
-	if err := r.object(r.top); err != nil {
+	r := newHeadReader()
+	r.annotations = annotations
+	r.reset(raw)
+	if err := r.object(r.onTop); err != nil {
 		return Head{}, err
 	}
 	if err := r.end(); err != nil {
@@ -41,12 +43,67 @@ func ReadHead(raw []byte, annotations ...string) (Head, error) {
 	return r.head, nil
 }
 
+// headReader reads one head after the other. It keeps what it needs for that, as millions of objects pass through it.
 type headReader struct {
 	cursor
 	head        Head
 	annotations []string
 	topSeen     uint8
 	metaSeen    uint32
+	onTop       func(key []byte) error
+	onMeta      func(key []byte) error
+	onLabel     func(key []byte) error
+	onManaged   func() error
+	names       map[string]string // strings that were read before, for those that come again and again; nil keeps none
+}
+
+// maxNames and maxNameSize bound the strings that a reader keeps.
+const (
+	maxNames    = 2048
+	maxNameSize = 128
+)
+
+func newHeadReader() *headReader {
+	r := &headReader{}
+	r.onTop, r.onMeta, r.onLabel, r.onManaged = r.top, r.meta, r.label, r.managed
+	return r
+}
+
+// reset makes the reader ready for another object.
+func (r *headReader) reset(raw []byte) {
+	r.cursor = cursor{b: raw}
+	r.head, r.topSeen, r.metaSeen = Head{}, 0, 0
+}
+
+// shared decodes a string that was passed with its quotes, one that probably was read before.
+func (r *headReader) shared(quoted []byte) (string, error) {
+	if s, known := r.names[string(quoted)]; known {
+		return s, nil
+	}
+	s, err := text(quoted)
+	if r.names == nil || err != nil || len(quoted) > maxNameSize {
+		return s, err
+	}
+	if len(r.names) == maxNames {
+		clear(r.names)
+	}
+	r.names[string(quoted)] = s
+	return s, nil
+}
+
+// sharedStr is str for strings that probably were read before.
+func (r *headReader) sharedStr() (string, error) {
+	if null, err := r.null(); null || err != nil {
+		return "", err
+	}
+	if r.space() != '"' {
+		return "", r.fail("a string is missing")
+	}
+	quoted, err := r.rawString()
+	if err != nil {
+		return "", err
+	}
+	return r.shared(quoted)
 }
 
 // once marks a key as seen and refuses a second one.
@@ -63,20 +120,35 @@ func (r *headReader) top(key []byte) error {
 	switch string(keyText(key)) {
 	case "apiVersion":
 		if err = once(&r.cursor, &r.topSeen, 1); err == nil {
-			r.head.APIVersion, err = r.str()
+			r.head.APIVersion, err = r.sharedStr()
 		}
 	case "kind":
 		if err = once(&r.cursor, &r.topSeen, 2); err == nil {
-			r.head.Kind, err = r.str()
+			r.head.Kind, err = r.sharedStr()
 		}
 	case "metadata":
 		if err = once(&r.cursor, &r.topSeen, 4); err == nil {
-			err = r.nullOr(func() error { return r.object(r.meta) })
+			err = r.objectOrNull(r.onMeta)
 		}
 	default:
 		err = r.skip()
 	}
 	return err
+}
+
+// objectOrNull and arrayOrNull pass what may be null.
+func (r *headReader) objectOrNull(field func(key []byte) error) error {
+	if null, err := r.null(); null || err != nil {
+		return err
+	}
+	return r.object(field)
+}
+
+func (r *headReader) arrayOrNull(elem func() error) error {
+	if null, err := r.null(); null || err != nil {
+		return err
+	}
+	return r.array(elem)
 }
 
 func (r *headReader) nullOr(read func() error) error {
@@ -88,61 +160,80 @@ func (r *headReader) nullOr(read func() error) error {
 
 // metaFields gives each field that is read its bit.
 var metaFields = map[string]uint32{
-	"name": 1, "namespace": 2, "generateName": 4, "uid": 8, "resourceVersion": 16, "creationTimestamp": 32,
-	"deletionTimestamp": 64, "labels": 128, "annotations": 256, "ownerReferences": 512, "managedFields": 1024, "finalizers": 2048,
+	"name": fieldName, "namespace": fieldNamespace, "generateName": fieldGenerateName, "uid": fieldUID, "resourceVersion": fieldResourceVersion,
+	"creationTimestamp": fieldCreationTimestamp, "deletionTimestamp": fieldDeletionTimestamp, "labels": fieldLabels,
+	"annotations": fieldAnnotations, "ownerReferences": fieldOwners, "managedFields": fieldManaged, "finalizers": fieldFinalizers,
 }
 
+const (
+	fieldName uint32 = 1 << iota
+	fieldNamespace
+	fieldGenerateName
+	fieldUID
+	fieldResourceVersion
+	fieldCreationTimestamp
+	fieldDeletionTimestamp
+	fieldLabels
+	fieldAnnotations
+	fieldOwners
+	fieldManaged
+	fieldFinalizers
+)
+
 func (r *headReader) meta(quoted []byte) error {
-	key := string(keyText(quoted))
-	bit, read := metaFields[key]
+	key := keyText(quoted)
+	bit, read := metaFields[string(key)]
 	if !read {
 		return r.skip()
 	}
 	if err := once(&r.cursor, &r.metaSeen, bit); err != nil {
 		return err
 	}
-	return r.metaField(key)
+	return r.metaField(bit)
 }
 
-func (r *headReader) metaField(key string) (err error) {
+func (r *headReader) metaField(bit uint32) (err error) {
 	h := &r.head
-	switch key {
-	case "name":
+	switch bit {
+	case fieldName:
 		h.Name, err = r.str()
-	case "namespace":
-		h.Namespace, err = r.str()
-	case "generateName":
+	case fieldNamespace:
+		h.Namespace, err = r.sharedStr()
+	case fieldGenerateName:
 		h.GenerateName, err = r.str()
-	case "uid":
+	case fieldUID:
 		h.UID, err = r.str()
-	case "resourceVersion":
+	case fieldResourceVersion:
 		h.ResourceVersion, err = r.str()
-	case "creationTimestamp":
+	case fieldCreationTimestamp:
 		h.CreationTimestamp, err = r.str()
-	case "deletionTimestamp":
+	case fieldDeletionTimestamp:
 		var at string
 		at, err = r.str()
 		h.Deleting = at != ""
-	case "labels":
-		err = r.nullOr(func() error { return r.object(r.label) })
-	case "annotations":
-		err = r.nullOr(func() error { return r.object(r.annotation) })
-	case "finalizers":
-		err = r.nullOr(func() error { return r.array(r.finalizer) })
-	case "ownerReferences":
-		err = r.nullOr(func() error { return r.array(r.owner) })
-	case "managedFields":
-		err = r.nullOr(func() error { return r.array(r.managed) })
+	case fieldLabels:
+		err = r.objectOrNull(r.onLabel)
+	case fieldAnnotations:
+		if len(r.annotations) == 0 {
+			return r.skip()
+		}
+		err = r.objectOrNull(r.annotation)
+	case fieldFinalizers:
+		err = r.arrayOrNull(r.finalizer)
+	case fieldOwners:
+		err = r.arrayOrNull(r.owner)
+	case fieldManaged:
+		err = r.arrayOrNull(r.onManaged)
 	}
 	return err
 }
 
 func (r *headReader) label(quoted []byte) error {
-	key, err := text(quoted)
+	key, err := r.shared(quoted)
 	if err != nil {
 		return err
 	}
-	value, err := r.str()
+	value, err := r.sharedStr()
 	if err != nil {
 		return err
 	}
@@ -157,9 +248,6 @@ func (r *headReader) label(quoted []byte) error {
 }
 
 func (r *headReader) annotation(quoted []byte) error {
-	if len(r.annotations) == 0 {
-		return r.skip()
-	}
 	key := string(keyText(quoted))
 	for _, want := range r.annotations {
 		if want != key {
@@ -217,28 +305,41 @@ func (r *headReader) owner() error {
 }
 
 func (r *headReader) managed() error {
-	var operation, subresource string
+	var apply, status bool
 	err := r.object(func(quoted []byte) (err error) {
 		switch string(keyText(quoted)) {
 		case "operation":
-			operation, err = r.str()
+			apply, err = r.isString("Apply")
 		case "subresource":
-			subresource, err = r.str()
+			status, err = r.isString("status")
 		default:
 			err = r.skip()
 		}
 		return err
 	})
-	if operation == "Apply" && subresource != "status" {
+	if apply && !status {
 		r.head.Applied = true
 	}
 	return err
 }
 
+// isString passes a string or a null and compares it.
+func (r *headReader) isString(want string) (bool, error) {
+	if null, err := r.null(); null || err != nil {
+		return false, err
+	}
+	if r.space() != '"' {
+		return false, r.fail("a string is missing")
+	}
+	quoted, err := r.rawString()
+	return err == nil && string(keyText(quoted)) == want, err
+}
+
 // WithTypeMeta appends raw, one JSON object, to dst, with apiVersion and kind put in front where the object lacks them.
 // An object that names another apiVersion or kind is an error.
 func WithTypeMeta(dst, raw []byte, apiVersion, kind string) ([]byte, error) {
-	r := headReader{cursor: cursor{b: raw}}
+	r := newHeadReader()
+	r.reset(raw)
 	err := r.object(func(quoted []byte) error {
 		switch string(keyText(quoted)) {
 		case "apiVersion", "kind":

@@ -29,6 +29,7 @@ type Splitter struct {
 
 	buf        []byte
 	start, end int // the unread bytes
+	heads      *headReader
 	src        io.Reader
 	err        error
 }
@@ -48,14 +49,15 @@ func (s *Splitter) Split(r io.Reader, fn func(raw []byte) error) (ListHead, erro
 }
 
 // SplitHeads is Split for a caller that wants the head of each item too, which costs less here than in a second pass: the items are
-// checked wholly. Of an item that ReadHead would refuse, fn gets the bytes and the error; the list goes on where fn returns nil.
+// checked wholly. Head and raw are valid during the call only. Of an item that ReadHead would refuse, fn gets the bytes and the error; the list goes
+// on where fn returns nil.
 func (s *Splitter) SplitHeads(r io.Reader, fn func(head *Head, raw []byte, err error) error) (ListHead, error) {
 	return s.split(r, func(limit int) error {
-		head, raw, bad, err := s.object(limit)
+		raw, bad, err := s.object(limit)
 		if err != nil {
 			return err
 		}
-		return fn(&head, raw, bad)
+		return fn(&s.heads.head, raw, bad)
 	})
 }
 
@@ -298,26 +300,31 @@ func (s *Splitter) value(limit int) ([]byte, error) {
 	}
 }
 
-// object passes one object and reads its head on the way. Bad says what is wrong with the object where its end was found all the same.
-func (s *Splitter) object(limit int) (head Head, raw []byte, bad, err error) {
+// object passes one object and reads its head into s.heads on the way. Bad says what is wrong with the object where its end was found all the same.
+func (s *Splitter) object(limit int) (raw []byte, bad, err error) {
+	if s.heads == nil {
+		s.heads = newHeadReader()
+		s.heads.names = map[string]string{}
+	}
 	for {
-		r := headReader{cursor: cursor{b: s.buf[s.start:s.end]}}
-		bad := r.object(r.top)
+		r := s.heads
+		r.reset(s.buf[s.start:s.end])
+		bad := r.object(r.onTop)
 		switch {
 		case bad == nil && r.i > limit:
-			return head, nil, nil, fmt.Errorf("value of over %d bytes is %w", limit, ErrTooLarge)
+			return nil, nil, fmt.Errorf("value of over %d bytes is %w", limit, ErrTooLarge)
 		case bad == nil:
 			raw = s.buf[s.start : s.start+r.i]
 			s.start += r.i
-			return r.head, raw, nil, nil
+			return raw, nil, nil
 		case r.i < len(r.b):
 			raw, err = s.value(limit)
-			return r.head, raw, bad, err
+			return raw, bad, err
 		case len(r.b) > limit:
-			return head, nil, nil, fmt.Errorf("value of over %d bytes is %w", limit, ErrTooLarge)
+			return nil, nil, fmt.Errorf("value of over %d bytes is %w", limit, ErrTooLarge)
 		}
 		if err := s.fill(limit); err != nil {
-			return head, nil, nil, err
+			return nil, nil, err
 		}
 	}
 }

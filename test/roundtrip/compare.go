@@ -121,7 +121,7 @@ func (t *trial) findings(ctx context.Context) []finding {
 			matched[o.key] = true
 		}
 	}
-	found = append(found, t.unexpected(matched)...)
+	found = append(found, t.unexpected(ctx, matched)...)
 	for i := range found {
 		if o := t.from.objects[found[i].key]; o != nil && !t.archived[o.key] && found[i].verdict != silent {
 			found[i] = finding{o.key, silent, "not in the archive"}
@@ -251,8 +251,7 @@ func (t *trial) group(ctx context.Context, here, there []*object) []finding {
 		}
 	}
 	for _, o := range left {
-		// Where a quota is full, which of several controllers got the room is a race.
-		if !t.byClock(o) && t.source.Refuses(ctx, o) == "" {
+		if !t.byClock(o) && !t.noRoom(ctx, o) {
 			found = append(found, finding{o.key, silent, "made again once more than it was"})
 		}
 	}
@@ -272,15 +271,21 @@ func (t *trial) byClock(o *object) bool {
 	return false
 }
 
+// noRoom says that the source would not have taken what a controller made in the target: where a quota is full, which of several
+// controllers gets the last room is a race.
+func (t *trial) noRoom(ctx context.Context, o *object) bool {
+	return t.to.controller(o) != nil && t.source.Refuses(ctx, o) != ""
+}
+
 // unexpected are objects of the target that neither it nor the source had.
-func (t *trial) unexpected(matched map[key]bool) []finding {
+func (t *trial) unexpected(ctx context.Context, matched map[key]bool) []finding {
 	var found []finding
 	for _, k := range t.to.keys() {
 		o := t.to.objects[k]
 		before := t.toBefore.objects[k]
 		switch {
 		case matched[k], t.from.objects[k] != nil, madeByServer(o), before != nil && before.raw.GetUID() == o.raw.GetUID():
-		case t.byClock(o):
+		case t.byClock(o), t.noRoom(ctx, o):
 		default:
 			found = append(found, finding{k, silent, "in the target only"})
 		}

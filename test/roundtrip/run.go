@@ -71,7 +71,7 @@ func startPair(ctx context.Context, fromVersion, toVersion string) (*pair, error
 const (
 	quiet        = time.Second      // how long nothing may change for a cluster to count as settled
 	settleLimit  = 20 * time.Second // some clusters never do: a CronJob each minute
-	controllers  = 20 * time.Second // how long what controllers make again may take to become equal
+	controllers  = 60 * time.Second // how long what controllers make again may take to become equal
 	betweenReads = 250 * time.Millisecond
 )
 
