@@ -78,7 +78,7 @@ func allowed(from, to string) bool {
 	case fromRoom == toRoom:
 		return true
 	case fromLayer == toLayer:
-		return sharedRooms[toRoom] && !(fromRoom == "api" || fromRoom == "internal")
+		return sharedRooms[toRoom] && (fromRoom != "api" && fromRoom != "internal")
 	default:
 		return toLayer < fromLayer
 	}

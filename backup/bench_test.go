@@ -66,7 +66,7 @@ func (f *fakeServer) list(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(w, `{"kind":"DeploymentList","apiVersion":"apps/v1","metadata":{"resourceVersion":%q,"continue":"x","remainingItemCount":%d},"items":[]}`, fakeRevision, f.total)
 		return
 	}
-	page, _ := strconv.Atoi(q.Get("continue")) //nolint:errcheck // "" means 0
+	page, _ := strconv.Atoi(q.Get("continue"))
 	more := ""
 	if (page+1)*fakePage < f.total {
 		more = fmt.Sprintf(`,"continue":"%d"`, page+1)

@@ -98,7 +98,7 @@ func (r *reading) collect(ctx context.Context, t *target) error {
 	if t.err != nil {
 		t.failed = true
 		r.remarks.add(SeverityError, listFailure(t, "", t.err))
-		return nil
+		return nil //nolint:nilerr // it is in the report; the backup goes on
 	}
 	if t.empty {
 		return nil

@@ -208,7 +208,7 @@ func rewriteRevision(revision string) func(*http.Response, error) (*http.Respons
 		if err != nil {
 			return nil, err
 		}
-		defer resp.Body.Close() //nolint:errcheck // it was read
+		defer resp.Body.Close()
 		body, err := io.ReadAll(resp.Body)
 		if err != nil {
 			return nil, err

@@ -153,6 +153,7 @@ func (b *builder) readRows(ctx context.Context) error {
 		case selection.TakeRelated:
 			b.selected.later(r)
 			return false
+		case selection.TakeMatching:
 		}
 		return !r.Namespaced || !literal || slices.ContainsFunc(namespaces, c.MayHold)
 	}
@@ -164,6 +165,7 @@ func (b *builder) readRows(ctx context.Context) error {
 			if row.Namespace == "" && b.plan.matcher.AlsoRelated() {
 				return b.add(chunk, &row, true)
 			}
+		default:
 		}
 		return nil
 	})

@@ -98,8 +98,8 @@ func (c *comparison) maps(path string, want, have map[string]any, both bool) {
 
 // finalizers only have to be there; controllers add their own.
 func (c *comparison) finalizers(want, have any) {
-	w, _ := want.([]any) //nolint:errcheck // another type has no elements
-	h, _ := have.([]any) //nolint:errcheck // another type has no elements
+	w, _ := want.([]any)
+	h, _ := have.([]any)
 	for _, f := range w {
 		if !slices.Contains(h, f) {
 			c.add("metadata.finalizers", have, want)

@@ -41,7 +41,7 @@ func (k *killer) RoundTrip(req *http.Request) (*http.Response, error) {
 	k.left--
 	dead, sent := k.dead, k.sent
 	k.mu.Unlock()
-	if dead && !(last && sent) {
+	if dead && (!last || !sent) {
 		k.end()
 		return nil, errKilled
 	}
@@ -93,7 +93,7 @@ func runMortal(t *testing.T, cluster *testbed.Cluster, source Source, req Reques
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer j.Close() //nolint:errcheck // a kill does not close it either
+	defer j.Close()
 	e := engineFor(clientFor(t, cfg), source)
 	e.Journal = mortalJournal{j, k}
 	p, err := e.Plan(t.Context(), req)

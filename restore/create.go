@@ -45,15 +45,13 @@ func (x *run) do(ctx context.Context, i int32, raw []byte) error {
 
 // unprepared is the outcome of an object that could not be made ready.
 func (x *run) unprepared(ctx context.Context, i int32, err error) error {
-	var none *noTarget
-	if errors.As(err, &none) {
+	if none, ok := errors.AsType[*noTarget](err); ok {
 		if none.wait != "" {
 			return x.park(ctx, i, refusal{reason: none.reason, message: none.message, wait: none.wait})
 		}
 		return x.finish(ctx, i, result{outcome: outcomeOf(none.reason), reason: none.reason, message: none.message})
 	}
-	var waits *ownerWaits
-	if errors.As(err, &waits) {
+	if waits, ok := errors.AsType[*ownerWaits](err); ok {
 		return x.park(ctx, i, refusal{reason: OwnerWaits, message: err.Error(), wait: fmt.Sprintf("owner %d", waits.owner)})
 	}
 	if kube.Code(err) != 0 || errors.Is(err, kube.ErrUnreachable) {

@@ -52,11 +52,11 @@ func readLive(raw []byte) (*liveObject, error) {
 	if err := utiljson.Unmarshal(raw, &l.obj); err != nil {
 		return nil, err
 	}
-	meta, _ := l.obj["metadata"].(map[string]any) //nolint:errcheck // the head was read
-	fields, _ := meta["managedFields"].([]any)    //nolint:errcheck // absent
+	meta, _ := l.obj["metadata"].(map[string]any)
+	fields, _ := meta["managedFields"].([]any)
 	for _, f := range fields {
 		if m, ok := f.(map[string]any); ok {
-			name, _ := m["manager"].(string) //nolint:errcheck // absent
+			name, _ := m["manager"].(string)
 			l.managers = append(l.managers, name)
 		}
 	}

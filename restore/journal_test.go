@@ -97,7 +97,7 @@ func FuzzJournal(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer j.Close() //nolint:errcheck // only read
+		defer j.Close()
 		_ = j.Replay(t.Context(), func(r Record) error { return nil })
 	})
 }

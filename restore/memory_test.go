@@ -127,7 +127,7 @@ func copyCluster(t testing.TB, c *kube.Client) *memory {
 func fromYAML(t testing.TB, manifests string) *memory {
 	t.Helper()
 	m := &memory{info: Info{Name: "yaml", UID: "yaml-uid", Cluster: v1alpha1.ClusterInfo{UID: "elsewhere", Version: "v1.36.3"}}}
-	for _, doc := range strings.Split(manifests, "\n---\n") {
+	for doc := range strings.SplitSeq(manifests, "\n---\n") {
 		var obj map[string]any
 		if err := yaml.Unmarshal([]byte(doc), &obj); err != nil {
 			t.Fatal(err)

@@ -99,7 +99,7 @@ func (x *run) liveOwner(ctx context.Context, i int32, o *ownerReference) (bool, 
 		}
 		x.liveOwners.Store(path, found)
 	}
-	id, _ := found.(string) //nolint:errcheck // the map holds nothing else
+	id, _ := found.(string)
 	o.UID, o.APIVersion = id, r.APIVersion()
 	return id != "", nil
 }

@@ -327,7 +327,7 @@ func TestCancel(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer j.Close() //nolint:errcheck // the test is about what was appended
+		defer j.Close()
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		e := engineFor(c, source)

@@ -119,7 +119,7 @@ func fieldManager(name string) string {
 		return m
 	}
 	h := fnv.New64a()
-	h.Write([]byte(name)) //nolint:errcheck // a hash takes everything
+	h.Write([]byte(name))
 	return fmt.Sprintf("%s-%016x", m[:limit-17], h.Sum64())
 }
 
@@ -259,7 +259,7 @@ func (x *run) submitChunk(ctx context.Context, items []int32, tried *sync.WaitGr
 	}
 	defer x.reading.Release(1)
 	return x.plan.readChunk(ctx, x.plan.items[items[0]].chunk, items, func(i int32, raw []byte) error {
-		buf := x.buffers.Get().(*[]byte) //nolint:errcheck,forcetypeassert // the pool holds nothing else
+		buf := x.buffers.Get().(*[]byte) // the pool holds nothing else
 		*buf = append((*buf)[:0], raw...)
 		tried.Add(1)
 		select {

@@ -2,6 +2,7 @@ package restore
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -36,12 +37,7 @@ type target struct {
 
 // hasStatus says that the status is a subresource, which a create ignores.
 func (t *target) hasStatus() bool {
-	for _, s := range t.Subresources {
-		if s == "status" {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(t.Subresources, "status")
 }
 
 // resolve finds how the target takes objects of r.

@@ -18,7 +18,7 @@ import (
 // target gives what the target has for a resource at this moment.
 func (x *run) target(res uint16) *target {
 	if t, ok := x.targets.Load(res); ok {
-		return t.(*target) //nolint:errcheck,forcetypeassert // the map holds nothing else
+		return t.(*target) // the map holds nothing else
 	}
 	return &x.plan.resources[res].target
 }
@@ -169,7 +169,8 @@ func (x *run) learn(plural, group string, served []kube.Resource) {
 // notEstablished says why a definition is not served.
 func (x *run) notEstablished(ctx context.Context, i int32) {
 	name := x.plan.items[i].name
-	message := "the target does not serve it"
+	var message strings.Builder
+	message.WriteString("the target does not serve it")
 	live, err := x.get(ctx, "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/"+url.PathEscape(name))
 	if err == nil && live != nil {
 		var crd struct {
@@ -180,16 +181,16 @@ func (x *run) notEstablished(ctx context.Context, i int32) {
 		if json.Unmarshal(live.raw, &crd) == nil {
 			for _, c := range crd.Status.Conditions {
 				if c.Status == "False" && c.Message != "" {
-					message += ": " + c.Message
+					message.WriteString(": " + c.Message)
 				}
 			}
 		}
 	}
-	x.warn(i, NotEstablished, message)
+	x.warn(i, NotEstablished, message.String())
 	plural, group, _ := strings.Cut(name, ".")
 	for n := range x.plan.resources {
 		if r := &x.plan.resources[n]; r.Group == group && r.Resource == plural {
-			x.targets.Store(uint16(n), &target{state: targetNone, reason: NotServed, message: "its CustomResourceDefinition is not established: " + message})
+			x.targets.Store(uint16(n), &target{state: targetNone, reason: NotServed, message: "its CustomResourceDefinition is not established: " + message.String()})
 		}
 	}
 }

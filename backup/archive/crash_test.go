@@ -49,7 +49,7 @@ func whole(t *testing.T, store *memory, keys *archive.Keys, when string) int {
 // backup ever shows, a second attempt succeeds, and a sweep leaves only what belongs there.
 func TestCrashAnywhere(t *testing.T) {
 	base := newMemory()
-	l, keys := location(t, base)
+	_, keys := location(t, base)
 	s := smallSample(6)
 	calm := base.clone()
 	l, err := archive.Open(t.Context(), calm)
@@ -161,13 +161,8 @@ func TestLostReplies(t *testing.T) {
 
 // TestRetriedPut is a store that retries by itself and then finds its own object there.
 func TestRetriedPut(t *testing.T) {
-	store := newMemory()
-	l, keys := location(t, store)
-	if _, err := l.Write(t.Context(), writeOptions(t, "retried", "uid"), smallSample(1).fill); err != nil {
-		t.Fatal(err)
-	}
 	twice := &putTwice{memory: newMemory()}
-	l, keys = location(t, twice)
+	l, keys := location(t, twice)
 	if _, err := l.Write(t.Context(), writeOptions(t, "retried", "uid"), smallSample(1).fill); err != nil {
 		t.Fatal(err)
 	}

@@ -70,11 +70,11 @@ func swapRanges(r *mathrand.Rand, b []byte) []byte {
 // damaged is a signed backup, one of the same name and uid by another writer, and one of another name, all in the same
 // location, so that their files decrypt with the same key.
 type damaged struct {
-	store, other *memory
-	keys         *archive.Keys
-	trusted      []ed25519.PublicKey
-	rec          *archive.Record
-	donors       map[string][][]byte
+	store   *memory
+	keys    *archive.Keys
+	trusted []ed25519.PublicKey
+	rec     *archive.Record
+	donors  map[string][][]byte
 }
 
 func newDamaged(t *testing.T, s, another, third *sample) *damaged {

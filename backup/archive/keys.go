@@ -107,8 +107,7 @@ func unwrapKeys(ctx context.Context, doc []byte, opts UnlockOptions, refused *No
 		}})
 	}
 	r, err := age.Decrypt(bytes.NewReader(doc), identities...)
-	var noMatch *age.NoIdentityMatchError
-	if errors.As(err, &noMatch) {
+	if _, ok := errors.AsType[*age.NoIdentityMatchError](err); ok {
 		return nil, ErrNoKey
 	}
 	if err != nil {

@@ -201,7 +201,7 @@ func (f *sealedFile) read(ctx context.Context, offset, n int64, buf *buffers) ([
 		buf.plain = make([]byte, n)
 	}
 	buf.plain = buf.plain[:n]
-	if got, err := r.ReadAt(buf.plain, offset); err != nil && !(errors.Is(err, io.EOF) && int64(got) == n) {
+	if got, err := r.ReadAt(buf.plain, offset); err != nil && (!errors.Is(err, io.EOF) || int64(got) != n) {
 		return nil, &cipherError{offset + int64(got), err}
 	}
 	f.remember(have, first, last)

@@ -86,8 +86,7 @@ func (v *verification) stream(ctx context.Context, f File, read func(plain io.Re
 	if src.err != nil {
 		return fmt.Errorf("read %s: %w", f.Name, src.err)
 	}
-	var damage *DamageError
-	if errors.As(broken, &damage) {
+	if damage, ok := errors.AsType[*DamageError](broken); ok {
 		v.add(damage.File, damage.Offset, problemText(damage))
 	} else if broken != nil {
 		v.add(f.Name, -1, broken.Error())
@@ -359,8 +358,7 @@ func (v *verification) shardRows(ctx context.Context, r *Reader, f *Frame, p pai
 
 // noted makes a problem of damage to one frame, and says whether there was none.
 func (v *verification) noted(err error) bool {
-	var damage *DamageError
-	if errors.As(err, &damage) {
+	if damage, ok := errors.AsType[*DamageError](err); ok {
 		v.add(damage.File, damage.Offset, problemText(damage))
 	}
 	return err == nil

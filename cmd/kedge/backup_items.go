@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -69,7 +70,7 @@ func (a *app) listItems(ctx context.Context, out *outputFlag, reader *archive.Re
 		case formatJSON:
 			return outputError(encoder.Encode(row))
 		case formatName:
-			_, err := fmt.Fprintln(w, term.Clean(row.Ref.String()))
+			_, err := fmt.Fprintln(w, term.Clean(row.String()))
 			return outputError(err)
 		}
 		more := ""
@@ -115,10 +116,8 @@ func selectRows(ctx context.Context, reader *archive.Reader, s v1alpha1.Selectio
 		if !literal || f.Resource == "namespaces" && f.Group == "" {
 			return true
 		}
-		for _, namespace := range namespaces {
-			if f.MayHold(namespace) {
-				return true
-			}
+		if slices.ContainsFunc(namespaces, f.MayHold) {
+			return true
 		}
 		return f.MayHold("")
 	}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -112,10 +113,10 @@ func (l *logText) line(line []byte) error {
 
 // logLine writes the known keys first, then the others by name.
 func logLine(entry map[string]any) string {
-	text := ""
+	var text strings.Builder
 	for _, key := range []string{"time", "level", "msg"} {
 		if value, ok := entry[key]; ok {
-			text += term.Clean(fmt.Sprint(value)) + " "
+			text.WriteString(term.Clean(fmt.Sprint(value)) + " ")
 		}
 		delete(entry, key)
 	}
@@ -126,7 +127,7 @@ func logLine(entry map[string]any) string {
 				value = string(data)
 			}
 		}
-		text += term.Clean(fmt.Sprintf("%s=%v", key, value)) + " "
+		text.WriteString(term.Clean(fmt.Sprintf("%s=%v", key, value)) + " ")
 	}
-	return text[:max(0, len(text)-1)]
+	return text.String()[:max(0, len(text.String())-1)]
 }

@@ -140,8 +140,7 @@ func (w *badWorld) check(t *testing.T, c *badCase) {
 		t.Fatalf("$ %s: it hangs", c.command)
 	}
 	code := 0
-	var failed *exec.ExitError
-	if errors.As(err, &failed) {
+	if failed, ok := errors.AsType[*exec.ExitError](err); ok {
 		code = failed.ExitCode()
 	} else if err != nil {
 		t.Fatal(err)

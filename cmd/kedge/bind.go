@@ -204,8 +204,7 @@ func (o *optionalBool) Set(text string) error {
 // flagError makes what pflag says a usage error that names the command and the flag.
 func flagError(cmd *cobra.Command, err error) error {
 	hint := fmt.Sprintf("%q lists the flags", cmd.CommandPath()+" --help")
-	var invalid *pflag.InvalidValueError
-	if errors.As(err, &invalid) {
+	if invalid, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
 		cause := errors.Unwrap(invalid)
 		var number *strconv.NumError
 		switch {

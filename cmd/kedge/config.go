@@ -172,8 +172,7 @@ func readSmall(name string, r io.Reader) ([]byte, error) {
 
 // yamlError says what is wrong with a YAML or JSON document in the document's words.
 func yamlError(err error) error {
-	var wrong *json.UnmarshalTypeError
-	if errors.As(err, &wrong) {
+	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
 		field := strings.ReplaceAll(wrong.Field, "Selection.", "") // an embedded struct, which the document does not show
 		return fmt.Errorf("%s: it is a %s, not %s", orElse(field, "the document"), wrong.Value, kindName(wrong.Type.Kind()))
 	}

@@ -88,8 +88,7 @@ func explain(ctx context.Context, err error) failure {
 			break
 		}
 	}
-	var own *commandError
-	if errors.As(err, &own) {
+	if own, ok := errors.AsType[*commandError](err); ok {
 		if own.code != 0 {
 			f.code = own.code
 		}
@@ -110,8 +109,7 @@ func explain(ctx context.Context, err error) failure {
 }
 
 func hintOf(err error) string {
-	var own *commandError
-	if errors.As(err, &own) {
+	if own, ok := errors.AsType[*commandError](err); ok {
 		return own.hint
 	}
 	return ""

@@ -6,8 +6,10 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -62,7 +64,7 @@ func writeSealed(t *testing.T, file string, doc any) {
 		t.Fatal(err)
 	}
 	body := data[:len(data)-1]
-	writeFile(t, file, append(body[:len(body):len(body)], sealed(body)...))
+	writeFile(t, file, append(slices.Clip(body), sealed(body)...))
 }
 
 func writeFile(t *testing.T, file string, data []byte) {
@@ -75,9 +77,7 @@ func writeFile(t *testing.T, file string, data []byte) {
 // change rewrites fields of the record.
 func (f *forger) change(fields map[string]any) {
 	doc := f.document()
-	for name, value := range fields {
-		doc[name] = value
-	}
+	maps.Copy(doc, fields)
 	f.seal(doc)
 }
 

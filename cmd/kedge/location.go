@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -172,10 +173,8 @@ func (c *config) rememberIdentity(file string) {
 	if path, err := filepath.Abs(file); err == nil {
 		file = path
 	}
-	for _, known := range c.AgeIdentityFiles {
-		if known == file {
-			return
-		}
+	if slices.Contains(c.AgeIdentityFiles, file) {
+		return
 	}
 	c.AgeIdentityFiles = append(c.AgeIdentityFiles, file)
 }

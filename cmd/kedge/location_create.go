@@ -180,8 +180,7 @@ func opens(recipients []age.Recipient, identities []age.Identity) error {
 	if err == nil {
 		_, err = io.Copy(io.Discard, r)
 	}
-	var none *age.NoIdentityMatchError
-	if errors.As(err, &none) {
+	if _, ok := errors.AsType[*age.NoIdentityMatchError](err); ok {
 		return codeError(exitRefused, errors.New("check the age identity: no identity given with --age-identity-file opens what is encrypted to the recipients"),
 			"give the identity file that belongs to one of the recipients, or leave --age-identity-file away")
 	}

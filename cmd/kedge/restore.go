@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -42,19 +43,20 @@ func restoreObject(name, uid string, spec v1alpha1.RestoreSpec, status v1alpha1.
 
 // restoreCountsText sums a restore up in words.
 func restoreCountsText(c v1alpha1.RestoreCounts) string {
-	text := fmt.Sprintf("%s objects planned: %s created", term.Count(int64(c.Planned)), term.Count(int64(c.Created)))
+	var text strings.Builder
+	text.WriteString(fmt.Sprintf("%s objects planned: %s created", term.Count(int64(c.Planned)), term.Count(int64(c.Created))))
 	for _, part := range []struct {
 		n    int
 		what string
 	}{{c.Updated, "updated"}, {c.Unchanged, "unchanged"}, {c.Skipped, "skipped"}, {c.Failed, "FAILED"}} {
 		if part.n > 0 {
-			text += fmt.Sprintf(", %s %s", term.Count(int64(part.n)), part.what)
+			text.WriteString(fmt.Sprintf(", %s %s", term.Count(int64(part.n)), part.what))
 		}
 	}
 	if c.Warnings > 0 {
-		text += ", " + plural(c.Warnings, "warning")
+		text.WriteString(", " + plural(c.Warnings, "warning"))
 	}
-	return text
+	return text.String()
 }
 
 // entryText is a line of a restore's report: "deployments.apps shop/cart: Failed: Refused by webhook x: …".

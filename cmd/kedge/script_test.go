@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -46,9 +47,7 @@ func TestClusterScripts(t *testing.T) {
 			}
 		},
 	}
-	for name, command := range scriptCommands {
-		commands[name] = command
-	}
+	maps.Copy(commands, scriptCommands)
 	testscript.Run(t, testscript.Params{
 		Dir: filepath.Join("testdata", "cluster"), Cmds: commands, RequireExplicitExec: true,
 		Setup: func(env *testscript.Env) error {
@@ -81,8 +80,7 @@ var scriptCommands = map[string]func(*testscript.TestScript, bool, []string){
 		}
 		got := 0
 		err = ts.Exec(args[1], args[2:]...)
-		var failed *exec.ExitError
-		if errors.As(err, &failed) {
+		if failed, ok := errors.AsType[*exec.ExitError](err); ok {
 			got = failed.ExitCode()
 		} else if err != nil {
 			ts.Fatalf("exits: %v", err)

@@ -146,9 +146,9 @@ func TestUnknownOutcome(t *testing.T) {
 	var n atomic.Int32
 	cut := func(w http.ResponseWriter, _ *http.Request) {
 		n.Add(1)
-		conn, _, err := w.(http.Hijacker).Hijack() //nolint:errcheck,forcetypeassert // HTTP/1.1 always can
+		conn, _, err := w.(http.Hijacker).Hijack() // HTTP/1.1 always can
 		if err == nil {
-			conn.Close() //nolint:errcheck // that is the fault
+			conn.Close()
 		}
 	}
 	c, _ := serve(t, cut)
@@ -168,7 +168,7 @@ func TestUnreachable(t *testing.T) {
 		t.Fatal(err)
 	}
 	address := l.Addr().String()
-	l.Close() //nolint:errcheck // nobody listens there now
+	l.Close()
 	c, err := New(&rest.Config{Host: address}, Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -182,7 +182,7 @@ func TestStall(t *testing.T) {
 	release := make(chan struct{})
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(200)
-		w.(http.Flusher).Flush() //nolint:errcheck,forcetypeassert // it always can
+		w.(http.Flusher).Flush() // it always can
 		<-release
 	}))
 	defer server.Close()
@@ -210,8 +210,8 @@ func pages(n int, fault func(request int, w http.ResponseWriter, body []byte) bo
 	var requests atomic.Int32
 	return func(w http.ResponseWriter, r *http.Request) {
 		q := r.URL.Query()
-		limit, _ := strconv.Atoi(q.Get("limit"))    //nolint:errcheck // the client under test always sets it
-		start, _ := strconv.Atoi(q.Get("continue")) //nolint:errcheck // "" means 0
+		limit, _ := strconv.Atoi(q.Get("limit"))
+		start, _ := strconv.Atoi(q.Get("continue"))
 		end := min(start+limit, n)
 		var b bytes.Buffer
 		b.WriteString(`{"kind":"ThingList","apiVersion":"v1","items":[`)
@@ -310,7 +310,7 @@ func TestListRevisionGone(t *testing.T) {
 		c, _ := serve(t, func(w http.ResponseWriter, _ *http.Request) {
 			n.Add(1)
 			code, text, _ := strings.Cut(body, " ")
-			status, _ := strconv.Atoi(code) //nolint:errcheck // the table has numbers
+			status, _ := strconv.Atoi(code)
 			w.WriteHeader(status)
 			_, _ = io.WriteString(w, text)
 		})

@@ -52,7 +52,7 @@ func spaced(s string) string {
 
 // Status gives the answer as apimachinery has it.
 func (e *StatusError) Status() metav1.Status {
-	return metav1.Status{Status: metav1.StatusFailure, Code: int32(e.Code), Reason: e.Reason, Message: e.Message, Details: e.Details} //nolint:gosec // HTTP codes are small
+	return metav1.Status{Status: metav1.StatusFailure, Code: int32(e.Code), Reason: e.Reason, Message: e.Message, Details: e.Details}
 }
 
 // Causes are the server's detailed reasons, such as one for each field that it refuses.
@@ -89,8 +89,7 @@ func (e *StatusError) revisionGone() bool {
 
 // Code gives the HTTP status of err, 0 where err is no answer of the server.
 func Code(err error) int {
-	var se *StatusError
-	if errors.As(err, &se) {
+	if se, ok := errors.AsType[*StatusError](err); ok {
 		return se.Code
 	}
 	return 0

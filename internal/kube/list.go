@@ -139,7 +139,7 @@ func (c *Client) page(ctx context.Context, req *ListRequest, token string, heads
 		if err != nil {
 			return err
 		}
-		s := splitters.Get().(*rawjson.Splitter) //nolint:errcheck,forcetypeassert // the pool holds nothing else
+		s := splitters.Get().(*rawjson.Splitter) // the pool holds nothing else
 		defer splitters.Put(s)
 		s.MaxItem = req.MaxItem
 		seen := 0
@@ -162,8 +162,7 @@ func (c *Client) page(ctx context.Context, req *ListRequest, token string, heads
 		head = h
 		return classify(err, pinned || given == 0)
 	})
-	var cb *callbackError
-	if errors.As(err, &cb) {
+	if cb, ok := errors.AsType[*callbackError](err); ok {
 		return head, cb.err
 	}
 	return head, err

@@ -166,8 +166,7 @@ func (r *Request) repeatable() bool {
 // verdict says whether a failed request is sent again, how long to wait where the server said so, and the reason where it is
 // the server's load.
 func verdict(req *Request, err error) (again bool, reason string, wait time.Duration) {
-	var se *StatusError
-	if errors.As(err, &se) {
+	if se, ok := errors.AsType[*StatusError](err); ok {
 		wait = min(se.RetryAfter, maxRetryAfter)
 		switch {
 		case se.revisionGone():
@@ -181,12 +180,10 @@ func verdict(req *Request, err error) (again bool, reason string, wait time.Dura
 		}
 		return false, "", 0
 	}
-	var lost *transferError
-	if errors.As(err, &lost) {
+	if _, ok := errors.AsType[*transferError](err); ok {
 		return req.repeatable(), "", 0
 	}
-	var conn *connError
-	if errors.As(err, &conn) {
+	if conn, ok := errors.AsType[*connError](err); ok {
 		return conn.unsent || req.repeatable(), "", 0
 	}
 	return false, "", 0
@@ -194,8 +191,7 @@ func verdict(req *Request, err error) (again bool, reason string, wait time.Dura
 
 // explain wraps the last error of a request with what its reader needs to know.
 func (c *Client) explain(req *Request, err error) error {
-	var se *StatusError
-	if errors.As(err, &se) {
+	if _, ok := errors.AsType[*StatusError](err); ok {
 		return err
 	}
 	var conn *connError
@@ -250,7 +246,7 @@ func (c *Client) once(ctx context.Context, req *Request, consume func(*http.Resp
 	overloaded = c.opts.Now().Sub(start) > slowAnswer
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
 		overloaded = overloaded || resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode == http.StatusServiceUnavailable
-		body, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody)) //nolint:errcheck // what could be read of the error is enough
+		body, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
 		return statusError(*req, resp, body, retryAfter(resp, c.opts.Now()))
 	}
 	err = consume(resp)
@@ -292,8 +288,7 @@ func asConnError(ctx context.Context, err error) error {
 	if cause := context.Cause(ctx); errors.Is(cause, errStalled) {
 		return &connError{err: cause}
 	}
-	var ue *url.Error
-	if errors.As(err, &ue) {
+	if ue, ok := errors.AsType[*url.Error](err); ok {
 		err = ue.Err
 	}
 	var op *net.OpError
@@ -303,7 +298,7 @@ func asConnError(ctx context.Context, err error) error {
 
 // drain reads what little is left of an answer, so that its connection can be used again.
 func drain(resp *http.Response) {
-	_, _ = io.CopyN(io.Discard, resp.Body, 64<<10) //nolint:errcheck // only an optimisation
+	_, _ = io.CopyN(io.Discard, resp.Body, 64<<10)
 	_ = resp.Body.Close()
 }
 

@@ -140,7 +140,7 @@ func hasFoldedKeys(in []byte) bool {
 		if err != nil {
 			return false
 		}
-		s, _ := token.(string) //nolint:errcheck // other tokens do not matter
+		s, _ := token.(string)
 		for _, k := range []string{"apiVersion", "kind", "metadata", "name", "namespace", "uid", "resourceVersion", "generateName", "labels", "finalizers", "ownerReferences", "controller", "blockOwnerDeletion"} {
 			if s != k && strings.EqualFold(s, k) {
 				return true

@@ -1,5 +1,7 @@
 package rawjson
 
+import "slices"
+
 // Members calls fn with each key of the object that raw holds, decoded, and with the bytes of its value, both valid as long as
 // raw is. It checks all of raw, and stops at fn's first error, which it returns as it is. A key that stands twice is an error.
 func Members(raw []byte, fn func(key string, value []byte) error) error {
@@ -12,10 +14,8 @@ func Members(raw []byte, fn func(key string, value []byte) error) error {
 		if err != nil {
 			return err
 		}
-		for _, k := range seen[:min(n, len(seen))] {
-			if k == key {
-				return c.fail("a key stands twice")
-			}
+		if slices.Contains(seen[:min(n, len(seen))], key) {
+			return c.fail("a key stands twice")
 		}
 		switch {
 		case n < len(seen):

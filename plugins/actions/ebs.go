@@ -107,7 +107,7 @@ func zoneOfLabels(obj, spec map[string]any, key string) {
 	}
 	// A volume of several zones is written a__b.
 	var zones []any
-	for _, z := range strings.Split(zone, "__") {
+	for z := range strings.SplitSeq(zone, "__") {
 		zones = append(zones, z)
 	}
 	spec["nodeAffinity"] = map[string]any{"required": map[string]any{"nodeSelectorTerms": []any{

@@ -48,7 +48,7 @@ func inTreeParameters(item *plugins.Item, key string) {
 		case "fstype":
 			parameters["csi.storage.k8s.io/fstype"] = value
 		case "zone", "zones":
-			for _, z := range strings.Split(value, ",") {
+			for z := range strings.SplitSeq(value, ",") {
 				zones = append(zones, strings.TrimSpace(z))
 			}
 		case "iopspergb":

@@ -76,7 +76,7 @@ func numbers(v any) any {
 		if i, err := v.Int64(); err == nil {
 			return i
 		}
-		f, _ := v.Float64() //nolint:errcheck // what is out of range counts as infinite
+		f, _ := v.Float64()
 		return f
 	}
 	return v

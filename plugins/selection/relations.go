@@ -296,7 +296,7 @@ func (d document) at(keys ...string) document {
 }
 
 func (d document) str(keys ...string) string {
-	s, _ := d.at(keys...).root.(string) //nolint:errcheck // another type counts as nothing
+	s, _ := d.at(keys...).root.(string)
 	return s
 }
 
@@ -308,7 +308,7 @@ func (d document) strOr(other string, keys ...string) string {
 }
 
 func (d document) list(keys ...string) []document {
-	elems, _ := d.at(keys...).root.([]any) //nolint:errcheck // another type counts as nothing
+	elems, _ := d.at(keys...).root.([]any)
 	out := make([]document, len(elems))
 	for i, e := range elems {
 		out[i] = document{e}

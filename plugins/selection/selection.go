@@ -5,6 +5,7 @@ package selection
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/labels"
@@ -196,12 +197,7 @@ func takeIf(matching bool, otherwise Take) Take {
 }
 
 func (p patterns) hasStar() bool {
-	for _, s := range p.list {
-		if s == "*" {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(p.list, "*")
 }
 
 func isNamespaces(r kube.Resource) bool { return r.Group == "" && r.Resource == "namespaces" }

@@ -103,8 +103,7 @@ var wrongInCorpus = []string{
 
 func refusal(t *testing.T, name string, u *unstructured.Unstructured, err error) {
 	t.Helper()
-	var status *apierrors.StatusError
-	if !errors.As(err, &status) {
+	if _, ok := errors.AsType[*apierrors.StatusError](err); !ok {
 		t.Fatal(err)
 	}
 	for _, known := range wrongInCorpus {

@@ -99,8 +99,7 @@ func createPairs(t *testing.T, client dynamic.Interface, served map[schema.Group
 				api = client.Resource(r).Namespace("default")
 			}
 			_, err := api.Create(t.Context(), obj, metav1.CreateOptions{})
-			var status *apierrors.StatusError
-			if errors.As(err, &status) {
+			if _, ok := errors.AsType[*apierrors.StatusError](err); ok {
 				t.Logf("%s: the server refuses it: %v", obj.GetName(), err)
 			} else if err != nil {
 				t.Fatal(err)

@@ -200,13 +200,13 @@ func unique(list []any) []any {
 
 // text reads a string field.
 func text(m map[string]any, key string) string {
-	s, _ := m[key].(string) //nolint:errcheck // another type counts as nothing
+	s, _ := m[key].(string)
 	return s
 }
 
 // object reads a field that is an object; nil where it is none.
 func object(m map[string]any, key string) map[string]any {
-	o, _ := m[key].(map[string]any) //nolint:errcheck // another type counts as nothing
+	o, _ := m[key].(map[string]any)
 	return o
 }
 

@@ -146,7 +146,7 @@ func number(v ref.Val) (any, error) {
 		return int64(v), nil
 	case types.Uint:
 		if uint64(v) <= math.MaxInt64 {
-			return int64(v), nil //nolint:gosec // checked just now
+			return int64(v), nil
 		}
 	case types.Double:
 		if f := float64(v); !math.IsNaN(f) && !math.IsInf(f, 0) {

@@ -98,12 +98,12 @@ func renamed(field string, err error) error {
 		return nil
 	}
 	list := []error{err}
-	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // the joined errors themselves are wanted
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		list = joined.Unwrap()
 	}
 	var errs []error
 	for _, one := range list {
-		if _, ok := one.(interface{ Unwrap() []error }); ok { //nolint:errorlint // as above
+		if _, ok := one.(interface{ Unwrap() []error }); ok {
 			errs = append(errs, renamed(field, one))
 			continue
 		}

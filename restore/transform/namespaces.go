@@ -101,7 +101,7 @@ func (n *namespaces) list() form { return n.set() }
 // slashed maps "namespace/name".
 func (n *namespaces) slashed() form {
 	return func(e *edits, v any) any {
-		s, _ := v.(string) //nolint:errcheck // another type counts as nothing
+		s, _ := v.(string)
 		if ns, rest, ok := strings.Cut(s, "/"); ok {
 			if to, ok := n.lookup(ns); ok {
 				e.changed = true
@@ -115,7 +115,7 @@ func (n *namespaces) slashed() form {
 // host maps "service.namespace.svc" and what follows it, in a field that holds a host and nothing else.
 func (n *namespaces) host() form {
 	return func(e *edits, v any) any {
-		s, _ := v.(string) //nolint:errcheck // another type counts as nothing
+		s, _ := v.(string)
 		parts := strings.SplitN(s, ".", 4)
 		if len(parts) < 3 || parts[2] != "svc" {
 			return v
@@ -184,7 +184,7 @@ func (n *namespaces) policyRule() form {
 			return
 		}
 		isNamespace := func(v any) bool {
-			s, _ := v.(string) //nolint:errcheck // another type counts as nothing
+			s, _ := v.(string)
 			return s == "namespaces" || strings.HasPrefix(s, "namespaces/")
 		}
 		if !slices.ContainsFunc(resources, isNamespace) {
@@ -194,7 +194,7 @@ func (n *namespaces) policyRule() form {
 			e.edit(rule, place{"resourceNames"}, n.set())
 			return
 		}
-		list, _ := rule["resourceNames"].([]any) //nolint:errcheck // another type counts as nothing
+		list, _ := rule["resourceNames"].([]any)
 		for _, v := range list {
 			if s, ok := v.(string); ok && n.to(s) != s {
 				e.remark(reasonKept, e.trail.String()+".resourceNames holds "+s+", which may mean the namespace or something else: change it with a modifier")
@@ -206,7 +206,7 @@ func (n *namespaces) policyRule() form {
 // principal maps "cluster.local/ns/<namespace>/sa/<account>".
 func (n *namespaces) principal() form {
 	return func(e *edits, v any) any {
-		s, _ := v.(string) //nolint:errcheck // another type counts as nothing
+		s, _ := v.(string)
 		before, rest, ok := strings.Cut(s, "/ns/")
 		if !ok {
 			return v

@@ -71,7 +71,5 @@ func (m *mapping) quotas(e *edits, hard map[string]any) {
 		delete(hard, key)
 		e.changed = true
 	}
-	for key, limit := range renamed {
-		hard[key] = limit
-	}
+	maps.Copy(hard, renamed)
 }

@@ -6,6 +6,7 @@ import (
 	"flag"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -57,10 +58,8 @@ func (s *shapes) add(t reflect.Type, above []reflect.Type) string {
 		return ""
 	}
 	name := strings.TrimPrefix(strings.TrimPrefix(t.PkgPath(), "k8s.io/api/"), "k8s.io/apimachinery/pkg/apis/") + "." + t.Name()
-	for _, a := range above {
-		if a == t {
-			return name
-		}
+	if slices.Contains(above, t) {
+		return name
 	}
 	fields := map[string]shapeField{}
 	s.fields(t, append(above, t), fields)
@@ -72,8 +71,8 @@ func (s *shapes) add(t reflect.Type, above []reflect.Type) string {
 }
 
 func (s *shapes) fields(t reflect.Type, above []reflect.Type, out map[string]shapeField) {
-	for i := range t.NumField() {
-		f := t.Field(i)
+	for f := range t.Fields() {
+		f := f
 		key, _, _ := strings.Cut(f.Tag.Get("json"), ",")
 		if f.Anonymous && key == "" {
 			if f.Type.Kind() == reflect.Struct {

@@ -149,7 +149,7 @@ func (z *zoneMap) requirement(e *edits, req map[string]any) {
 
 // volumeID maps the zone in "aws://us-east-1a/vol-0123".
 func (z *zoneMap) volumeID(e *edits, v any) any {
-	s, _ := v.(string) //nolint:errcheck // another type counts as nothing
+	s, _ := v.(string)
 	rest, ok := strings.CutPrefix(s, "aws://")
 	if !ok {
 		return v

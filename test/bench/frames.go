@@ -32,7 +32,7 @@ func (b *bench) frames(ctx context.Context, backup, namespace string) (int64, er
 	if err != nil {
 		return 0, err
 	}
-	defer file.Close() //nolint:errcheck // only read
+	defer file.Close()
 	identities, err := age.ParseIdentities(file)
 	if err != nil {
 		return 0, err

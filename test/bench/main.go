@@ -53,7 +53,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir) //nolint:errcheck // a folder for temporary files
+	defer os.RemoveAll(dir)
 	b := &bench{out: out, dir: dir, repeat: *repeat, count: *count}
 	if b.kedge, err = filepath.Abs(*kedge); err != nil {
 		return err
@@ -213,7 +213,7 @@ func (b *bench) runReference(ctx context.Context, s *server, args ...string) (st
 func value(line, key string) float64 {
 	for word := range strings.FieldsSeq(line) {
 		if v, found := strings.CutPrefix(word, key+"="); found {
-			f, _ := strconv.ParseFloat(v, 64) //nolint:errcheck // the reference writes numbers
+			f, _ := strconv.ParseFloat(v, 64)
 			return f
 		}
 	}

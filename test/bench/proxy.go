@@ -41,14 +41,14 @@ func startProxy(target string) (*countingProxy, error) {
 		ModifyResponse: p.count,
 	}
 	p.server = &http.Server{Handler: proxy, ReadHeaderTimeout: time.Minute}
-	go p.server.Serve(listener) //nolint:errcheck // it ends with stop
+	go p.server.Serve(listener)
 	return p, nil
 }
 
 func (p *countingProxy) stop() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	_ = p.server.Shutdown(ctx) //nolint:errcheck // the process ends soon
+	_ = p.server.Shutdown(ctx)
 }
 
 func (p *countingProxy) count(resp *http.Response) error {

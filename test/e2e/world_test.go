@@ -117,8 +117,7 @@ func output(ctx context.Context, cmd *exec.Cmd) (stdout, stderr string, code int
 		}
 	}()
 	err := cmd.Wait()
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		code = exit.ExitCode()
 	} else if err != nil {
 		code = -1

@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"strconv"
 )
@@ -64,7 +65,7 @@ func name(i int) string { return fmt.Sprintf("%s%05d", Prefix, i) }
 // At makes the object with the number i, which is not a namespace's: i modulo 50 is 1 to 49.
 func At(i int) Object {
 	ns, k := name(i/perNamespace), i%perNamespace
-	r := rand.New(rand.NewPCG(uint64(i), 7)) //nolint:gosec // equal numbers must give equal objects
+	r := rand.New(rand.NewPCG(uint64(i), 7))
 	switch {
 	case k < 15:
 		return configMap(r, ns, k)
@@ -119,9 +120,7 @@ func meta(ns, kind string, k int) map[string]any {
 
 func plain(path, apiVersion, kind, ns, name string, k int, fields map[string]any) Object {
 	o := map[string]any{"apiVersion": apiVersion, "kind": kind, "metadata": meta(ns, name, k)}
-	for key, v := range fields {
-		o[key] = v
-	}
+	maps.Copy(o, fields)
 	return Object{path, mustJSON(o)}
 }
 

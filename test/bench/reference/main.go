@@ -282,7 +282,7 @@ func (p *poster) post(ctx context.Context, o objects.Object) error {
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusCreated {
-		body, _ := io.ReadAll(io.LimitReader(resp.Body, 512)) //nolint:errcheck // the status says enough
+		body, _ := io.ReadAll(io.LimitReader(resp.Body, 512))
 		return fmt.Errorf("POST %s: HTTP %d: %s", o.Path, resp.StatusCode, body)
 	}
 	_, err = io.Copy(io.Discard, resp.Body)
