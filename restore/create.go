@@ -28,7 +28,7 @@ func (x *run) do(ctx context.Context, i int32, raw []byte) error {
 	p, decision, err := x.prep.prepare(ctx, i, raw)
 	switch {
 	case ctx.Err() != nil:
-		return nil //nolint:nilerr // the outcome is recorded; the run goes on
+		return nil //nolint:nilerr // a cancelled run leaves the object for the next one
 	case err != nil:
 		return x.unprepared(ctx, i, err)
 	case decision.Skip:
@@ -73,7 +73,7 @@ func (x *run) create(ctx context.Context, p *prepared) error {
 		case err == nil:
 			return x.created(ctx, p, resp)
 		case ctx.Err() != nil:
-			return nil //nolint:nilerr // the outcome is recorded; the run goes on
+			return nil //nolint:nilerr // a cancelled run leaves the object for the next one
 		case isAlreadyExists(err) || errors.Is(err, kube.ErrUnknownOutcome):
 			mayBeOurs = mayBeOurs || errors.Is(err, kube.ErrUnknownOutcome)
 			again, err := x.existing(ctx, p, mayBeOurs)
@@ -146,7 +146,7 @@ func (x *run) follow(ctx context.Context, p *prepared, r result) error {
 		}
 	}
 	if ctx.Err() != nil {
-		return nil //nolint:nilerr // the outcome is recorded; the run goes on
+		return nil //nolint:nilerr // a cancelled run leaves the object for the next one
 	}
 	return x.finishPrepared(ctx, p, r)
 }
@@ -187,7 +187,7 @@ func warningsOf(h http.Header) []plugins.Remark {
 // refused parks an object or gives it up, by what the target said.
 func (x *run) refused(ctx context.Context, i int32, err error) error {
 	if ctx.Err() != nil {
-		return nil //nolint:nilerr // the outcome is recorded; the run goes on
+		return nil //nolint:nilerr // a cancelled run leaves the object for the next one
 	}
 	p := x.plan
 	ns := p.mapped[p.items[i].ns]

@@ -69,7 +69,7 @@ func (x *run) existing(ctx context.Context, p *prepared, mayBeOurs bool) (again 
 	live, err := x.get(ctx, p.path())
 	switch {
 	case ctx.Err() != nil:
-		return false, nil //nolint:nilerr // the outcome is recorded; the run goes on
+		return false, nil //nolint:nilerr // a cancelled run leaves the object for the next one
 	case err != nil:
 		return false, x.refused(ctx, p.index, err)
 	case live == nil:
@@ -172,7 +172,7 @@ func (x *run) merge(ctx context.Context, p *prepared, live *liveObject, m plugin
 
 func (x *run) refusedConflict(ctx context.Context, p *prepared) error {
 	if ctx.Err() != nil {
-		return nil //nolint:nilerr // the outcome is recorded; the run goes on
+		return nil //nolint:nilerr // a cancelled run leaves the object for the next one
 	}
 	return x.finishPrepared(ctx, p, result{outcome: Failed, reason: Conflict, message: "the target's object changed again and again while it was updated"})
 }

@@ -22,7 +22,7 @@ const parkPoll = 50 * time.Millisecond
 // their parked objects: what would help them may be in a later step.
 func (x *run) park(ctx context.Context, i int32, why refusal) error {
 	if ctx.Err() != nil {
-		return nil //nolint:nilerr // the outcome is recorded; the run goes on
+		return nil //nolint:nilerr // a cancelled run leaves the object for the next one
 	}
 	first, gaveUp := x.parkOrGiveUp(i, &why)
 	if gaveUp {

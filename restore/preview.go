@@ -164,7 +164,7 @@ func (x *run) preview(ctx context.Context, i int32, raw []byte) (Change, error) 
 		return c, nil
 	case err != nil:
 		c.Action, c.Reason, c.Message = ActionRefused, Unprepared, err.Error()
-		return c, nil //nolint:nilerr // the outcome is recorded; the run goes on
+		return c, nil //nolint:nilerr // it is what the change says
 	case decision.Skip:
 		c.Action, c.Reason, c.Message = ActionSkip, Reason(decision.Reason), decision.Message
 		return c, nil
@@ -259,7 +259,7 @@ func (x *run) previewExisting(ctx context.Context, c Change, p *prepared) (Chang
 	}
 	if c.Diff, err = p.differences(live); err != nil {
 		c.Action, c.Reason, c.Message = ActionRefused, Unprepared, err.Error()
-		return c, nil //nolint:nilerr // the outcome is recorded; the run goes on
+		return c, nil //nolint:nilerr // it is what the change says
 	}
 	switch policy := x.policy(p); {
 	case policy == v1alpha1.PolicyFail:
@@ -312,7 +312,7 @@ func (x *run) previewUpdate(ctx context.Context, c Change, p *prepared, live *li
 		body, err := p.exact(live)
 		if err != nil {
 			c.Action, c.Reason, c.Message = ActionRefused, Unprepared, err.Error()
-			return c, nil //nolint:nilerr // the outcome is recorded; the run goes on
+			return c, nil //nolint:nilerr // it is what the change says
 		}
 		req = kube.Request{Method: http.MethodPut, Path: p.path(), Idempotent: true, Body: body,
 			Query: url.Values{"fieldManager": {x.manager}, "dryRun": {"All"}}}
