@@ -198,11 +198,12 @@ func unusedName(ctx context.Context, p *place, name string) error {
 func (a *app) runBackup(ctx context.Context, engine *backup.Engine, request backup.Request, f *backupFlags, p *place) error {
 	start := a.env.Now()
 	bar := a.ui.Progress("backup "+request.Name, "objects")
+	warn := a.warnings()
 	engine.Events = backup.Events{
 		Progress: func(s backup.Progress) { bar.Set(backupState(s)) },
 		Remark: func(severity backup.Severity, r archive.Remark) {
 			if severity != backup.SeveritySkipped {
-				a.ui.Warn("%s", remarkText(r))
+				warn(remarkText(r))
 			}
 		},
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -52,9 +53,16 @@ its date; it is marked, and goes when it may.`,
 }
 
 func (a *app) deleteBackups(ctx context.Context, p *place, names []string, yes, force bool) error {
+	finished, err := a.finishDeletions(ctx, p)
+	if err != nil {
+		return err
+	}
 	var entries []archive.Entry
 	for _, name := range names {
 		e, err := p.location.Find(ctx, name)
+		if errors.Is(err, archive.ErrBackupNotFound) && finished[name] {
+			continue
+		}
 		if err != nil {
 			return err
 		}
@@ -76,6 +84,21 @@ func (a *app) deleteBackups(ctx context.Context, p *place, names []string, yes, 
 		a.ui.Note("Backup %s is deleted.", e.Name)
 	}
 	return nil
+}
+
+// finishDeletions ends the deletions that were cut off, and gives the names and uids of what is gone thereby.
+func (a *app) finishDeletions(ctx context.Context, p *place) (map[string]bool, error) {
+	result, err := p.location.ResumeDeletions(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("finish deletions that were cut off: %w", err)
+	}
+	finished := map[string]bool{}
+	for _, id := range result.Done {
+		name, uid, _ := strings.Cut(id, "/")
+		finished[name], finished[uid] = true, true
+		a.ui.Note("The deletion of backup %s, which had been cut off, is finished.", name)
+	}
+	return finished, nil
 }
 
 // deleteQuestion says what would be lost.

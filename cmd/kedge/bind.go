@@ -29,7 +29,7 @@ type boundFlag struct {
 	show  func() string
 }
 
-// String is the flag's value for help texts; only what was typed is shown, as all defaults are zero values.
+// String is the flag's value, where it is one text; the default of every flag is a zero value.
 func (f *boundFlag) String() string {
 	if f.show != nil {
 		return f.show()
@@ -86,7 +86,7 @@ func (b *binder) list(dst *[]string, name, text string) {
 
 // text binds a string.
 func (b *binder) text(dst *string, name, kind, text string) {
-	b.add(&boundFlag{kind: kind, set: func(value string) error {
+	b.add(&boundFlag{kind: kind, show: func() string { return *dst }, set: func(value string) error {
 		*dst = value
 		return nil
 	}}, name, "", text)

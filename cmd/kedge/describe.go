@@ -3,7 +3,10 @@ package main
 import (
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"time"
+
+	"kedge.dev/kedge/internal/term"
 )
 
 // description prints one thing, field by field, for people.
@@ -47,5 +50,19 @@ func (d *description) line(format string, args ...any) {
 func (a *app) printIndented(text string) {
 	for line := range strings.Lines(text) {
 		a.printf("  %s\n", strings.TrimRight(line, "\n"))
+	}
+}
+
+// warnings gives a function that warns of the first remarks of a run; all of them are in its report. It may be called from many
+// goroutines.
+func (a *app) warnings() func(text string) {
+	var seen atomic.Int64
+	return func(text string) {
+		switch n := seen.Add(1); {
+		case n <= maxRemarks:
+			a.ui.Warn("%s", term.Clean(text))
+		case n == maxRemarks+1:
+			a.ui.Warn("further remarks are in the report only")
+		}
 	}
 }

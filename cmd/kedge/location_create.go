@@ -89,6 +89,9 @@ func (a *app) createLocation(ctx context.Context, name string, f *createFlags) e
 	if _, err := archive.Open(ctx, store); err == nil {
 		return codeError(exitRefused, fmt.Errorf("%s %s: %s is a location already", command, name, store), "register it with: kedge location add "+name)
 	}
+	if err := suitable(ctx, store, object); err != nil {
+		return fmt.Errorf("%s %s: %w", command, name, err)
+	}
 	keys, err := a.locationKeys(f, c)
 	if err != nil {
 		return err
@@ -114,6 +117,20 @@ func (a *app) createLocation(ctx context.Context, name string, f *createFlags) e
 	}
 	a.describeCreated(object, store.String(), keys)
 	return nil
+}
+
+// suitable tries what a location needs of a store, before anything is made: above all that it refuses to overwrite.
+func suitable(ctx context.Context, store plugins.ObjectStore, object *v1alpha1.BackupStorageLocation) error {
+	checker, ok := plugins.As[plugins.Checker](store)
+	if !ok {
+		return nil
+	}
+	for _, f := range checker.Check(ctx, plugins.CheckOptions{ObjectLock: object.Spec.ObjectLock}) {
+		if f.Level == plugins.LevelFailed {
+			return codeError(exitUsage, fmt.Errorf("check %s: %s: %s", store, f.Name, f.Detail), f.Remedy)
+		}
+	}
+	return ctx.Err()
 }
 
 // wrappingKeys are the age keys of a new location.

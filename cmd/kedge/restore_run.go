@@ -64,11 +64,12 @@ func (a *app) runRestore(ctx context.Context, run *restoreRun, plan *restore.Pla
 
 	run.engine.Journal = journal
 	bar := a.ui.Progress("restore "+request.Name, "objects")
+	warn := a.warnings()
 	run.engine.Events = restore.Events{
 		Progress: func(p restore.Progress) { bar.Set(restoreProgress(p)) },
 		Remark: func(e restore.Entry) {
 			logger.Warn("object", "ref", e.Ref.String(), "outcome", e.Outcome.String(), "reason", string(e.Reason), "by", e.By, "message", e.Message)
-			a.ui.Warn("%s", entryText(e))
+			warn(entryText(e))
 		},
 	}
 	report, err := run.engine.Run(ctx, plan)

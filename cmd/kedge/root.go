@@ -50,6 +50,7 @@ With --local everything runs in this process and nothing is installed in the clu
 		exitCodesTopic(),
 		environmentTopic(),
 	)
+	a.registerCompletions(root)
 	return root
 }
 
