@@ -133,7 +133,7 @@ func (b *bench) restoreNamespace(ctx context.Context, backup string) error {
 			return err
 		}
 		read := b.proxy.read(backup)
-		fmt.Fprintf(b.out, "kedge restore of %s created=%d seconds=%.3f read=%d frames=%d requests=%d\n", namespace, made.Status.Counts.Created, r.seconds, read, needed, b.proxy.requests())
+		fmt.Fprintf(b.out, "kedge restore of %s created=%d seconds=%.3f read=%d frames=%d requests=%d %s\n", namespace, made.Status.Counts.Created, r.seconds, read, needed, b.proxy.requests(), b.proxy.files(backup))
 		b.figure("restore-namespace-bytes", float64(read), float64(needed), "bytes")
 		return nil
 	})

@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -87,6 +89,20 @@ func (p *countingProxy) requests() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.gets
+}
+
+// files gives what was read of each file of one backup: "index/items.jsonl.zst.age=1234 …".
+func (p *countingProxy) files(backup string) string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var out []string
+	for key, n := range p.bytes {
+		if _, file, found := strings.Cut(key, "/backups/"+backup+"/"); found {
+			out = append(out, file+"="+strconv.FormatInt(n, 10))
+		}
+	}
+	slices.Sort(out)
+	return strings.Join(out, " ")
 }
 
 // read gives the bytes that were read of one backup: its items, its index, its record and whatever else.
