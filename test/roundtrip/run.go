@@ -5,7 +5,6 @@ package main
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/json"
 	"fmt"
 	"hash/fnv"
 	"strings"
@@ -69,13 +68,13 @@ func startPair(ctx context.Context, fromVersion, toVersion string) (*pair, error
 }
 
 const (
-	quiet        = time.Second      // how long nothing may change for a cluster to count as settled
-	settleLimit  = 20 * time.Second // some clusters never do: a CronJob each minute
-	controllers  = 60 * time.Second // how long what controllers make again may take to become equal
+	quiet        = 1500 * time.Millisecond // how long nothing may change for a cluster to count as settled
+	settleLimit  = 20 * time.Second        // some clusters never do: a CronJob each minute
+	controllers  = 60 * time.Second        // how long what controllers make again may take to become equal
 	betweenReads = 250 * time.Millisecond
 )
 
-// settle waits until nothing that is compared changes any more.
+// settle waits until nothing changes any more.
 func settle(ctx context.Context, l *lister) (*snapshot, error) {
 	deadline := time.Now().Add(settleLimit)
 	var last [sha256.Size]byte
@@ -99,13 +98,12 @@ func settle(ctx context.Context, l *lister) (*snapshot, error) {
 	}
 }
 
+// fingerprint changes with every write to any object, also to what is not compared: a status that changes shows a controller at work.
 func fingerprint(s *snapshot) [sha256.Size]byte {
 	h := sha256.New()
-	e := json.NewEncoder(h)
 	for _, k := range s.keys() {
 		if o := s.objects[k]; !madeByServer(o) {
-			_ = e.Encode(k)
-			_ = e.Encode(normalise(s, o, nil)) // maps are encoded in the order of their keys
+			_, _ = fmt.Fprintln(h, k, o.raw.GetUID(), o.raw.GetResourceVersion())
 		}
 	}
 	return [sha256.Size]byte(h.Sum(nil))

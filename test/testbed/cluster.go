@@ -226,7 +226,7 @@ func (c *Cluster) managerFlags() []string {
 		"--service-cluster-ip-range=10.96.0.0/16",
 		// Tests wait for controllers, so that these are asked to be quick.
 		"--kube-api-qps=500", "--kube-api-burst=1000", "--concurrent-namespace-syncs=20", "--concurrent-gc-syncs=20",
-		"--namespace-sync-period=10s", "--pvclaimbinder-sync-period=2s", "--horizontal-pod-autoscaler-sync-period=5s",
+		"--namespace-sync-period=10s", "--pvclaimbinder-sync-period=1s", "--horizontal-pod-autoscaler-sync-period=5s",
 	}
 }
 
