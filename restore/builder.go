@@ -428,8 +428,8 @@ func (b *builder) makeNamespaces() bool {
 	made := false
 	for _, ns := range slices.Sorted(maps.Keys(needed)) {
 		name := b.plan.mapped[ns]
-		if _, live := b.plan.live[name]; live || have[name] {
-			continue
+		if deleting, live := b.plan.live[name]; live && !deleting || have[name] {
+			continue // one that is being deleted is waited for, and made again
 		}
 		have[name], made = true, true
 		res, err := b.resource(&archive.Row{Ref: plugins.Ref{Version: "v1", Resource: "namespaces"}, Kind: "Namespace"})

@@ -184,3 +184,53 @@ func TestKill(t *testing.T) {
 		})
 	}
 }
+
+// TestKillPolicies does the same where the target has the objects already, and they differ.
+func TestKillPolicies(t *testing.T) {
+	cluster := testbed.SharedCluster(t, "1.36.3")
+	c := clientFor(t, cluster.Kedge(t))
+	state := func(ns string) string {
+		t.Helper()
+		text := ""
+		for _, path := range []string{"/api/v1/namespaces/NS/configmaps/other", "/api/v1/namespaces/NS/configmaps/fresh",
+			"/api/v1/namespaces/NS/secrets/hidden", "/apis/apps/v1/namespaces/NS/deployments/web"} {
+			obj := getObject(t, c, in(ns, path))
+			text += toJSON(obj["data"]) + toJSON(metaOf(obj)["labels"])
+			if spec, ok := obj["spec"].(map[string]any); ok {
+				text += toJSON(spec["selector"])
+			}
+		}
+		return text
+	}
+	for n, policy := range []v1alpha1.ExistingResourcePolicy{v1alpha1.PolicyRecreate, v1alpha1.PolicyUpdate, v1alpha1.PolicyFail} {
+		t.Run(string(policy), func(t *testing.T) {
+			req := request(fmt.Sprintf("kill-policy-%d", n))
+			req.Spec.ExistingResourcePolicy = policy
+			req.Spec.UpdateMode = v1alpha1.UpdateExact
+			run := func(ns, journal string, left int, sent bool) (*Report, int) {
+				return runMortal(t, cluster, fromYAML(t, in(ns, changedObjects)), req, journal, left, sent)
+			}
+			prepare := func(ns string) {
+				if err := cluster.ApplyYAML(t.Context(), in(ns, liveObjects)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			ns := fmt.Sprintf("kp-%d", n)
+			prepare(ns)
+			quiet, requests := run(ns, filepath.Join(t.TempDir(), "j"), -1, false)
+			want := state(ns)
+			for left := range requests {
+				for _, sent := range []bool{false, true} {
+					ns, journal := fmt.Sprintf("kp-%d-%d-%v", n, left, sent), filepath.Join(t.TempDir(), "j")
+					prepare(ns)
+					run(ns, journal, left, sent)
+					r, _ := run(ns, journal, -1, false)
+					if got := state(ns); got != want || r.Phase != quiet.Phase || r.Counts.Failed != quiet.Counts.Failed {
+						t.Errorf("killed at request %d of %d (sent: %v): %s %+v, undisturbed %s %+v\ngot  %s\nwant %s", left, requests, sent, r.Phase, r.Counts, quiet.Phase, quiet.Counts, got, want)
+					}
+				}
+			}
+			t.Logf("%d requests, each killed before and after", requests)
+		})
+	}
+}

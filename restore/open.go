@@ -136,6 +136,9 @@ func (x *run) close(ctx context.Context, cancelled bool, stopped error) (*Report
 
 // notReached says why an object has no outcome: it waited for something, or its turn never came.
 func (x *run) notReached(i int32) string {
+	if x.plan.items[i].flags&flagPosted != 0 {
+		return "it was created; its status or its field managers are still to come"
+	}
 	if p := x.parked[i]; p != nil {
 		return "it waited: " + p.why.message
 	}

@@ -22,9 +22,10 @@ func (x *run) finishPrepared(ctx context.Context, p *prepared, r result) error {
 
 // finish notes the outcome of an object for good: in the plan, in the report and in the journal.
 func (x *run) finish(ctx context.Context, i int32, r result, remarks ...plugins.Remark) error {
-	if ctx.Err() != nil {
+	if ctx.Err() != nil && r.outcome != Created && r.outcome != Updated {
 		return nil //nolint:nilerr // a cancelled run leaves the object for the next one
 	}
+	ctx = context.WithoutCancel(ctx) // what was done is noted all the same
 	it := &x.plan.items[i]
 	ref := x.plan.ref(i)
 	var entries []Entry
@@ -122,5 +123,5 @@ func (x *run) posted(ctx context.Context, i int32, id uid) error {
 	if x.e.Journal == nil {
 		return nil
 	}
-	return x.e.Journal.Append(ctx, Record{Item: &ItemRecord{Ref: x.plan.ref(i), Outcome: Pending, UID: id.String(), Posted: true}})
+	return x.e.Journal.Append(context.WithoutCancel(ctx), Record{Item: &ItemRecord{Ref: x.plan.ref(i), Outcome: Pending, UID: id.String(), Posted: true}})
 }

@@ -52,7 +52,7 @@ data: {k: v}
 const liveObjects = `
 apiVersion: v1
 kind: Namespace
-metadata: {name: NS}
+metadata: {name: NS, labels: {made: before}}
 ---
 apiVersion: v1
 kind: ConfigMap

@@ -202,7 +202,7 @@ func (x *run) unchecked(c *Change, p *prepared) bool {
 	if p.to.Namespace == "" {
 		return false
 	}
-	if _, live := x.plan.live[p.to.Namespace]; !live {
+	if deleting, live := x.plan.live[p.to.Namespace]; !live || deleting {
 		c.Action, c.Reason, c.Message = ActionCreateUnchecked, NamespaceNotYet, "its namespace is made by this restore"
 		return true
 	}
