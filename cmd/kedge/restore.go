@@ -44,13 +44,13 @@ func restoreObject(name, uid string, spec v1alpha1.RestoreSpec, status v1alpha1.
 // restoreCountsText sums a restore up in words.
 func restoreCountsText(c v1alpha1.RestoreCounts) string {
 	var text strings.Builder
-	text.WriteString(fmt.Sprintf("%s objects planned: %s created", term.Count(int64(c.Planned)), term.Count(int64(c.Created))))
+	fmt.Fprintf(&text, "%s objects planned: %s created", term.Count(int64(c.Planned)), term.Count(int64(c.Created)))
 	for _, part := range []struct {
 		n    int
 		what string
 	}{{c.Updated, "updated"}, {c.Unchanged, "unchanged"}, {c.Skipped, "skipped"}, {c.Failed, "FAILED"}} {
 		if part.n > 0 {
-			text.WriteString(fmt.Sprintf(", %s %s", term.Count(int64(part.n)), part.what))
+			fmt.Fprintf(&text, ", %s %s", term.Count(int64(part.n)), part.what)
 		}
 	}
 	if c.Warnings > 0 {

@@ -30,6 +30,7 @@ func (a *app) previewRestore(ctx context.Context, run *restoreRun, plan *restore
 		}
 		a.printf("\n")
 	}
+	skipped := map[string]int{}
 	bar := a.ui.Progress("preview", "objects")
 	done := int64(0)
 	summary, err := run.engine.Preview(ctx, plan, func(c restore.Change) error {
@@ -37,8 +38,11 @@ func (a *app) previewRestore(ctx context.Context, run *restoreRun, plan *restore
 		bar.Set(term.State{Done: done, Total: int64(plan.Len()), Doing: c.Ref.String()})
 		switch f.out.format {
 		case formatTable, formatWide:
-			if f.out.format == formatWide || worthALine(&c) {
+			switch {
+			case f.out.format == formatWide || worthALine(&c):
 				a.printChange(&c)
+			case c.Action == restore.ActionSkip && c.Step != "": // what has no step is in the plan's table
+				skipped[fmt.Sprintf("%s: %s", c.Reason, c.Message)]++
 			}
 		case formatName:
 			a.printf("%s %s\n", c.Action, c.Ref)
@@ -50,6 +54,9 @@ func (a *app) previewRestore(ctx context.Context, run *restoreRun, plan *restore
 	bar.Done()
 	if err != nil {
 		return fmt.Errorf("preview restore of %s: %w", plan.Source.Name, err)
+	}
+	for _, why := range slices.Sorted(maps.Keys(skipped)) {
+		a.printf("%-16s %s: %s\n", restore.ActionSkip, plural(skipped[why], "object"), why)
 	}
 	if f.out.structured() {
 		result.Counts = summary.Counts
@@ -73,8 +80,8 @@ func worthALine(c *restore.Change) bool {
 	switch {
 	case len(c.Remarks) > 0 || len(c.Diff) > 0:
 		return true
-	case c.Action == restore.ActionSkip:
-		return c.Step != ""
+	case c.Action == restore.ActionSkip: // those that differ have a diff; the others are summed up by reason
+		return false
 	case c.Action == restore.ActionCreateUnchecked:
 		return c.Reason != restore.NamespaceNotYet && c.Reason != restore.APINotYet
 	case c.Action == restore.ActionCreate || c.Action == restore.ActionUnchanged:
