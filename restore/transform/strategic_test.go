@@ -72,7 +72,6 @@ func (s *shapes) add(t reflect.Type, above []reflect.Type) string {
 
 func (s *shapes) fields(t reflect.Type, above []reflect.Type, out map[string]shapeField) {
 	for f := range t.Fields() {
-		f := f
 		key, _, _ := strings.Cut(f.Tag.Get("json"), ",")
 		if f.Anonymous && key == "" {
 			if f.Type.Kind() == reflect.Struct {
