@@ -60,7 +60,7 @@ func (x *run) putManagedFields(ctx context.Context, p *prepared, withStatus bool
 	}
 	kept := entries[:0]
 	for _, m := range entries {
-		if m.Subresource != "" && (!withStatus || m.Subresource != "status") {
+		if m.Subresource == "status" && !withStatus {
 			continue
 		}
 		if group, version, err := plugins.SplitAPIVersion(m.APIVersion); err != nil || !x.serves(group, version, p) {
