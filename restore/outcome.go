@@ -23,7 +23,7 @@ func (x *run) finishPrepared(ctx context.Context, p *prepared, r result) error {
 // finish notes the outcome of an object for good: in the plan, in the report and in the journal.
 func (x *run) finish(ctx context.Context, i int32, r result, remarks ...plugins.Remark) error {
 	if ctx.Err() != nil && r.outcome != Created && r.outcome != Updated {
-		return nil //nolint:nilerr // a cancelled run leaves the object for the next one
+		return nil // a cancelled run leaves the object for the next one
 	}
 	ctx = context.WithoutCancel(ctx) // what was done is noted all the same
 	it := &x.plan.items[i]
