@@ -39,13 +39,13 @@ bench: testbed build ## backup and restore beside their raw references (OBJECTS=
 	go run ./test/bench --kedge bin/kedge --objects $${OBJECTS:-10000}
 
 .PHONY: generate
-generate: ## write the generated files: deep copies, CLI reference
-	go run $(CONTROLLER_GEN) object paths=./api/...
+generate: ## write the generated files: deep copies, CRDs, CLI reference
+	go run $(CONTROLLER_GEN) object crd:maxDescLen=1000 paths=./api/... output:crd:dir=deploy/crds
 	go test ./cmd/kedge -run TestReference -update
 
 .PHONY: drift
 drift: generate ## fail where generated files are not what is committed
-	git diff --exit-code -- api docs/cli
+	git diff --exit-code -- api deploy docs/cli
 
 .PHONY: lint
 lint: ## run the linters

@@ -18,13 +18,14 @@ const module = "kedge.dev/kedge"
 // of its own room (the folder named here and what is below it), and never of a room that stands beside it.
 // Where one room is inside another (backup/archive in backup), the longest match decides.
 var layers = [][]string{
-	{"internal", "api"},
+	{"internal", "api", "deploy"},
 	{"plugins"},
 	{
 		"plugins/actions", "plugins/decorate", "plugins/file", "plugins/kms", "plugins/s3", "plugins/selection",
 		"plugins/storetest", "backup/archive",
 	},
 	{"backup", "restore"},
+	{"server"},
 	{"cmd"},
 	{"test"},
 }
@@ -33,6 +34,7 @@ var layers = [][]string{
 var sharedRooms = map[string]bool{
 	"internal":          true, // leaves that know no domain
 	"api":               true,
+	"deploy":            true, // embedded manifests
 	"plugins/selection": true, // both engines select alike
 }
 
@@ -43,6 +45,7 @@ var forbidden = map[string][]string{
 	"backup/archive": {"github.com/spf13/cobra", "github.com/aws/", "k8s.io/client-go"},
 	"plugins":        {"github.com/spf13/cobra", "github.com/aws/"},
 	"api":            {"github.com/", "k8s.io/client-go"},
+	"server":         {"github.com/spf13/cobra"},
 }
 
 // badNames are folders named for no concept.
@@ -50,7 +53,7 @@ var badNames = map[string]bool{"util": true, "utils": true, "common": true, "hel
 
 // topLevel is every file and folder that may stand at the top of the tree.
 var topLevel = map[string]bool{
-	"api": true, "backup": true, "cmd": true, "docs": true, "internal": true, "plugins": true, "restore": true, "test": true,
+	"api": true, "backup": true, "cmd": true, "deploy": true, "docs": true, "internal": true, "plugins": true, "restore": true, "server": true, "test": true,
 	"Dockerfile": true, "Makefile": true, "README.md": true, "CONTRIBUTING.md": true, "SECURITY.md": true, "CHANGELOG.md": true, "LICENSE": true,
 	"go.mod": true, "go.sum": true, "layers_test.go": true,
 }

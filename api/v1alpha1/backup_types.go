@@ -22,13 +22,24 @@ type BackupSpec struct {
 	// that one: "ingresses.v1beta1.extensions", "*.v1beta1.*".
 	// +optional
 	AlsoVersions []string `json:"alsoVersions,omitempty"`
+
+	// ServiceAccountName is the account, in the namespace of this object, as which the server reads the cluster. Empty means
+	// the server's own, unless the server requires one.
+	// +optional
+	ServiceAccountName string `json:"serviceAccountName,omitempty"`
+	// Cancel stops the backup while it is being made; nothing of it stays. It cannot be taken back.
+	// +optional
+	Cancel bool `json:"cancel,omitempty"`
 }
 
 // Phase is where a backup or a restore stands.
+// +kubebuilder:validation:Enum=Queued;InProgress;Completed;PartiallyFailed;Failed;Cancelled
 type Phase string
 
-// The phases. The last four are final.
+// The phases. The last four are final; an object without a phase has not been looked at yet.
 const (
+	// PhaseQueued: accepted, and waiting for its turn.
+	PhaseQueued     Phase = "Queued"
 	PhaseInProgress Phase = "InProgress"
 	// PhaseCompleted: every selected object is in the result.
 	PhaseCompleted Phase = "Completed"
@@ -39,6 +50,30 @@ const (
 	// PhaseCancelled: a person stopped it; the report says what was done until then.
 	PhaseCancelled Phase = "Cancelled"
 )
+
+// Final says whether a phase is never left.
+func (p Phase) Final() bool {
+	switch p {
+	case PhaseCompleted, PhasePartiallyFailed, PhaseFailed, PhaseCancelled:
+		return true
+	case PhaseQueued, PhaseInProgress:
+	}
+	return false
+}
+
+// Usable says whether there is a result that can be restored from.
+func (p Phase) Usable() bool { return p == PhaseCompleted || p == PhasePartiallyFailed }
+
+// Progress is how far a run is.
+type Progress struct {
+	// Stage is what is being done: "list", "write", or a step of a restore.
+	Stage string `json:"stage,omitempty"`
+	// Done of Total objects; Total is 0 while unknown.
+	Done  int64 `json:"done"`
+	Total int64 `json:"total,omitempty"`
+	// Bytes of JSON that were read or written.
+	Bytes int64 `json:"bytes,omitempty"`
+}
 
 // Counts sum up a result; they come from counted outcomes, never from log lines.
 type Counts struct {
@@ -64,8 +99,24 @@ type ClusterInfo struct {
 	Version string `json:"version"`
 }
 
-// BackupStatus says what became of a backup.
+// BackupStatus says what became of a backup. Its condition is Ready: True where it can be restored from.
 type BackupStatus struct {
+	// ObservedGeneration is the generation of the spec that the rest of the status is about.
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+	// ArchiveUID identifies the backup in its location. It is the uid of the Backup object that it was made for, which is not
+	// this object where this one was made from what the location holds.
+	ArchiveUID string `json:"archiveUID,omitempty"`
+	// Attempts is how often the server began to make the backup.
+	Attempts int `json:"attempts,omitempty"`
+	// Progress is there while the backup is being made.
+	Progress *Progress `json:"progress,omitempty"`
+	// Held says that retention passes the backup over until the hold is ended.
+	Held bool `json:"held,omitempty"`
+
 	Phase   Phase        `json:"phase,omitempty"`
 	Message string       `json:"message,omitempty"`
 	Cluster *ClusterInfo `json:"cluster,omitempty"`
@@ -83,6 +134,16 @@ type BackupStatus struct {
 }
 
 // +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:shortName=kb,categories=kedge
+// +kubebuilder:printcolumn:name="Phase",type=string,JSONPath=`.status.phase`
+// +kubebuilder:printcolumn:name="Items",type=integer,JSONPath=`.status.counts.items`
+// +kubebuilder:printcolumn:name="Errors",type=integer,JSONPath=`.status.counts.errors`
+// +kubebuilder:printcolumn:name="Location",type=string,JSONPath=`.spec.storageLocation`
+// +kubebuilder:printcolumn:name="Started",type=date,JSONPath=`.status.startTime`
+// +kubebuilder:printcolumn:name="Expires",type=string,format=date-time,JSONPath=`.status.expiration`
+// +kubebuilder:printcolumn:name="Cluster",type=string,priority=1,JSONPath=`.status.cluster.name`
+// +kubebuilder:printcolumn:name="Message",type=string,priority=1,JSONPath=`.status.message`
 
 // Backup is one point in time of a cluster, kept in a location.
 type Backup struct {
@@ -90,7 +151,7 @@ type Backup struct {
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
 	Spec   BackupSpec   `json:"spec,omitempty"`
-	Status BackupStatus `json:"status,omitempty"`
+	Status BackupStatus `json:"status,omitzero"`
 }
 
 // +kubebuilder:object:root=true

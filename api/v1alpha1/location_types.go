@@ -30,7 +30,62 @@ type BackupStorageLocationSpec struct {
 	// ObjectLock asks the bucket to retain each object of a backup until the backup expires.
 	// +optional
 	ObjectLock bool `json:"objectLock,omitempty"`
+
+	// AgeRecipients ("age1…") are who opens the location, beside the KMS key, when the server makes an empty bucket a location.
+	// +optional
+	AgeRecipients []string `json:"ageRecipients,omitempty"`
+	// AgeIdentitySecret names the Secret, beside this object, with the age identity that the server opens backups with. Backups
+	// are written without it; restores, and what the command line shows of a backup through the server, need it or the KMS key.
+	// +optional
+	AgeIdentitySecret *SecretKeyReference `json:"ageIdentitySecret,omitempty"`
+	// SigningKeySecret names the Secret with an Ed25519 private key (PKCS #8 PEM) that signs the backups which the server makes.
+	// +optional
+	SigningKeySecret *SecretKeyReference `json:"signingKeySecret,omitempty"`
+	// SyncPeriod is how often the server looks for backups that others have written or deleted. Unset means a minute.
+	// +optional
+	SyncPeriod *metav1.Duration `json:"syncPeriod,omitempty"`
 }
+
+// SecretKeyReference names one key of a Secret in the same namespace.
+type SecretKeyReference struct {
+	Name string `json:"name"`
+	Key  string `json:"key"`
+}
+
+// BackupStorageLocationStatus says what the server knows of a location. Its conditions are Ready (the bucket answers, has Kedge's
+// layout and the pinned key), Synced (its backups are shown as Backup objects) and Retained (what retention asks for is done).
+type BackupStorageLocationStatus struct {
+	// ObservedGeneration is the generation of the spec that the rest of the status is about.
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+	// Phase sums the conditions up.
+	Phase LocationPhase `json:"phase,omitempty"`
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+	// URL is where the backups are, for people: "s3://bucket/prefix".
+	URL string `json:"url,omitempty"`
+	// PublicKey is the bucket's; it is what spec.publicKey should pin.
+	PublicKey string `json:"publicKey,omitempty"`
+	// ID is the location's uuid, made with it.
+	ID string `json:"id,omitempty"`
+	// LastValidationTime is when the bucket last answered.
+	LastValidationTime *metav1.Time `json:"lastValidationTime,omitempty"`
+	// LastSyncTime is when the bucket was last listed to its end.
+	LastSyncTime *metav1.Time `json:"lastSyncTime,omitempty"`
+	// Backups is how many the location holds, of all clusters.
+	Backups int `json:"backups,omitempty"`
+}
+
+// LocationPhase is where a location stands.
+// +kubebuilder:validation:Enum=Available;Unavailable
+type LocationPhase string
+
+// The phases of a location.
+const (
+	LocationAvailable   LocationPhase = "Available"
+	LocationUnavailable LocationPhase = "Unavailable"
+)
 
 // S3Location is a bucket and how to reach it.
 type S3Location struct {
@@ -53,6 +108,9 @@ type S3Location struct {
 	// CredentialsFile is an AWS shared credentials file; empty means the SDK's default chain.
 	// +optional
 	CredentialsFile string `json:"credentialsFile,omitempty"`
+	// CredentialsSecret names the Secret, beside this object, with an AWS shared credentials file. Only a server reads it.
+	// +optional
+	CredentialsSecret *SecretKeyReference `json:"credentialsSecret,omitempty"`
 	// Profile is a profile of the shared configuration.
 	// +optional
 	Profile string `json:"profile,omitempty"`
@@ -76,13 +134,22 @@ type FileLocation struct {
 }
 
 // +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:shortName=bsl,categories=kedge
+// +kubebuilder:printcolumn:name="Phase",type=string,JSONPath=`.status.phase`
+// +kubebuilder:printcolumn:name="URL",type=string,JSONPath=`.status.url`
+// +kubebuilder:printcolumn:name="Backups",type=integer,JSONPath=`.status.backups`
+// +kubebuilder:printcolumn:name="Synced",type=date,JSONPath=`.status.lastSyncTime`
+// +kubebuilder:printcolumn:name="Default",type=boolean,JSONPath=`.spec.default`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 
 // BackupStorageLocation is a place that holds backups.
 type BackupStorageLocation struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
-	Spec BackupStorageLocationSpec `json:"spec,omitempty"`
+	Spec   BackupStorageLocationSpec   `json:"spec,omitempty"`
+	Status BackupStorageLocationStatus `json:"status,omitzero"`
 }
 
 // +kubebuilder:object:root=true

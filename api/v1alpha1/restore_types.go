@@ -74,6 +74,14 @@ type RestoreSpec struct {
 	// WaitTimeout bounds each wait for readiness: a CRD's establishment, a webhook's backend. Zero means 5 minutes.
 	// +optional
 	WaitTimeout metav1.Duration `json:"waitTimeout,omitempty"`
+
+	// ServiceAccountName is the account, in the namespace of this object, as which the server writes to the cluster. Empty means
+	// the server's own, unless the server requires one.
+	// +optional
+	ServiceAccountName string `json:"serviceAccountName,omitempty"`
+	// Cancel stops the restore; what was restored stays, and the report names it. It cannot be taken back.
+	// +optional
+	Cancel bool `json:"cancel,omitempty"`
 }
 
 // Transforms change objects on their way into a cluster. The maps go from an old value to a new one; a key may end in "*" where
@@ -139,8 +147,21 @@ type RestoreCounts struct {
 	Warnings int `json:"warnings"`
 }
 
-// RestoreStatus says what became of a restore.
+// RestoreStatus says what became of a restore. Its condition is Ready: True where everything selected is in the cluster.
 type RestoreStatus struct {
+	// ObservedGeneration is the generation of the spec that the rest of the status is about.
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+	// Attempts is how often the server began or went on with the restore.
+	Attempts int `json:"attempts,omitempty"`
+	// Progress is there while the restore runs.
+	Progress *Progress `json:"progress,omitempty"`
+	// BackupUID is the backup that is restored: a name may come to stand for another.
+	BackupUID string `json:"backupUID,omitempty"`
+
 	Phase          Phase         `json:"phase,omitempty"`
 	Message        string        `json:"message,omitempty"`
 	Counts         RestoreCounts `json:"counts,omitempty"`
@@ -149,13 +170,23 @@ type RestoreStatus struct {
 	CompletionTime *metav1.Time  `json:"completionTime,omitempty"`
 }
 
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:shortName=kr,categories=kedge
+// +kubebuilder:printcolumn:name="Phase",type=string,JSONPath=`.status.phase`
+// +kubebuilder:printcolumn:name="Backup",type=string,JSONPath=`.spec.backupName`
+// +kubebuilder:printcolumn:name="Created",type=integer,JSONPath=`.status.counts.created`
+// +kubebuilder:printcolumn:name="Failed",type=integer,JSONPath=`.status.counts.failed`
+// +kubebuilder:printcolumn:name="Started",type=date,JSONPath=`.status.startTime`
+// +kubebuilder:printcolumn:name="Message",type=string,priority=1,JSONPath=`.status.message`
+
 // Restore brings objects of a backup into a cluster.
 type Restore struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
 	Spec   RestoreSpec   `json:"spec,omitempty"`
-	Status RestoreStatus `json:"status,omitempty"`
+	Status RestoreStatus `json:"status,omitzero"`
 }
 
 // +kubebuilder:object:root=true
