@@ -8,6 +8,7 @@ import (
 
 	"kedge.dev/kedge/api/v1alpha1"
 	"kedge.dev/kedge/backup/archive"
+	"kedge.dev/kedge/server/location"
 )
 
 func (a *app) locationAddCommand() *cobra.Command {
@@ -49,7 +50,7 @@ func (a *app) addLocation(ctx context.Context, name string, l *locationFlags, pu
 	if _, err := c.location(name); err == nil {
 		return usageError(fmt.Errorf("%s %s: there is one of that name already", command, name), "choose another name, or remove it from the configuration: kedge location delete "+name)
 	}
-	store, err := a.openStore(ctx, &object.Spec, false)
+	store, err := location.OpenStore(ctx, &object.Spec, location.StoreOptions{Now: a.env.Now})
 	if err != nil {
 		return fmt.Errorf("%s %s: %w", command, name, err)
 	}

@@ -8,6 +8,7 @@ import (
 
 	"kedge.dev/kedge/internal/term"
 	"kedge.dev/kedge/plugins"
+	"kedge.dev/kedge/server/location"
 )
 
 func (a *app) locationCheckCommand() *cobra.Command {
@@ -44,7 +45,7 @@ func (a *app) checkLocation(ctx context.Context, c *config, name string) []plugi
 	if err != nil {
 		return []plugins.Finding{a.finding(ctx, "location", err, "")}
 	}
-	store, err := a.openStore(ctx, &object.Spec, false)
+	store, err := location.OpenStore(ctx, &object.Spec, location.StoreOptions{Now: a.env.Now})
 	if err != nil {
 		return []plugins.Finding{a.finding(ctx, "open", err, "")}
 	}

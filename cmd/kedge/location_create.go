@@ -16,6 +16,7 @@ import (
 	"kedge.dev/kedge/api/v1alpha1"
 	"kedge.dev/kedge/backup/archive"
 	"kedge.dev/kedge/plugins"
+	"kedge.dev/kedge/server/location"
 )
 
 // worstDay says what each way of protecting a location means when it is needed.
@@ -82,7 +83,7 @@ func (a *app) createLocation(ctx context.Context, name string, f *createFlags) e
 		return usageError(fmt.Errorf("%s %s: nothing is given that could open it again", command, name),
 			"give --kms-key-id (IAM alone restores), or --age-recipient or --generate-age-identity (the identity file restores); see kedge location create --help")
 	}
-	store, err := a.openStore(ctx, &object.Spec, true)
+	store, err := location.OpenStore(ctx, &object.Spec, location.StoreOptions{Create: true, Now: a.env.Now})
 	if err != nil {
 		return fmt.Errorf("%s %s: %w", command, name, err)
 	}
@@ -96,7 +97,7 @@ func (a *app) createLocation(ctx context.Context, name string, f *createFlags) e
 	if err != nil {
 		return err
 	}
-	wrappers, err := a.keyWrappers(ctx, &object.Spec)
+	wrappers, err := location.KeyWrappers(ctx, &object.Spec, a.env.Now)
 	if err != nil {
 		return err
 	}

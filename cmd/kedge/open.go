@@ -8,6 +8,7 @@ import (
 	"kedge.dev/kedge/api/v1alpha1"
 	"kedge.dev/kedge/backup/archive"
 	"kedge.dev/kedge/plugins"
+	"kedge.dev/kedge/server/location"
 )
 
 // place is a configured location whose bucket is open.
@@ -24,7 +25,7 @@ func (a *app) openPlace(ctx context.Context, c *config, name string) (*place, er
 	if err != nil {
 		return nil, err
 	}
-	store, err := a.openStore(ctx, &object.Spec, false)
+	store, err := location.OpenStore(ctx, &object.Spec, location.StoreOptions{Now: a.env.Now})
 	if err != nil {
 		return nil, fmt.Errorf("open location %s: %w", object.Name, err)
 	}
@@ -45,7 +46,7 @@ func (a *app) unlock(ctx context.Context, p *place) (*archive.Keys, error) {
 	if err != nil {
 		return nil, err
 	}
-	wrappers, err := a.keyWrappers(ctx, &p.object.Spec)
+	wrappers, err := location.KeyWrappers(ctx, &p.object.Spec, a.env.Now)
 	if err != nil {
 		return nil, err
 	}
