@@ -7,6 +7,10 @@ import (
 // ExcludeLabel keeps an object out of every backup where its value is "true".
 const ExcludeLabel = "kedge.dev/exclude-from-backup"
 
+// ArchiveUIDAnnotation marks a Backup object that shows an archive which was found in a location, by the archive's uid. The server makes no
+// backup for such an object, and removes it when the archive is gone.
+const ArchiveUIDAnnotation = "kedge.dev/archive-uid"
+
 // BackupSpec says what a backup holds and where it goes.
 type BackupSpec struct {
 	// Selection says which objects the backup holds.
@@ -110,6 +114,8 @@ type BackupStatus struct {
 	// ArchiveUID identifies the backup in its location. It is the uid of the Backup object that it was made for, which is not
 	// this object where this one was made from what the location holds.
 	ArchiveUID string `json:"archiveUID,omitempty"`
+	// StorageLocation is the location that holds the backup: the spec's, or the default one when the backup was begun.
+	StorageLocation string `json:"storageLocation,omitempty"`
 	// Attempts is how often the server began to make the backup.
 	Attempts int `json:"attempts,omitempty"`
 	// Progress is there while the backup is being made.

@@ -16,7 +16,7 @@ import (
 )
 
 // listConcurrency is how many records are read at once.
-const listConcurrency = 8
+const listConcurrency = 32
 
 // Entry is one backup in a listing. A record that cannot be read is an entry too, with Err, and hides no other.
 type Entry struct {

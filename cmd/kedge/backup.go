@@ -12,6 +12,7 @@ import (
 	"kedge.dev/kedge/api/v1alpha1"
 	"kedge.dev/kedge/backup/archive"
 	"kedge.dev/kedge/internal/term"
+	"kedge.dev/kedge/server/location"
 )
 
 func (a *app) backupCommand() *cobra.Command {
@@ -37,37 +38,19 @@ func bindLocation(flags *pflag.FlagSet, dst *string) {
 }
 
 // backupObject is a backup of a location as an object of the API.
-func backupObject(e *archive.Entry, location string) *v1alpha1.Backup {
+func backupObject(e *archive.Entry, name string) *v1alpha1.Backup {
 	b := &v1alpha1.Backup{
 		TypeMeta:   metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: "Backup"},
 		ObjectMeta: metav1.ObjectMeta{Name: e.Name, UID: types.UID(e.UID)},
 	}
-	if e.Record == nil {
-		b.Spec.StorageLocation = location
-		b.Status.Phase = v1alpha1.PhaseFailed
-		b.Status.Message = "the commit record cannot be used"
-		if e.Err != nil {
-			b.Status.Message = oneLine(e.Err.Error())
-		}
-		return b
+	if r := e.Record; r != nil {
+		b.Labels = r.Labels
+		b.CreationTimestamp = metav1.NewTime(r.Started)
+		b.Spec = r.Spec
 	}
-	r := e.Record
-	b.Labels = r.Labels
-	b.CreationTimestamp = metav1.NewTime(r.Started)
-	b.Spec = r.Spec
-	b.Spec.StorageLocation = location
-	cluster := r.Cluster
-	b.Status = v1alpha1.BackupStatus{
-		Phase: r.Phase, Cluster: &cluster, Counts: r.Counts, Revision: r.Revision,
-		StartTime: timePointer(r.Started), CompletionTime: timePointer(r.Completed),
-		StoredBytes: r.StoredBytes(), Signed: r.SignedBy != "",
-	}
-	if at := e.ExpiresAt(); at != nil {
-		b.Status.Expiration = timePointer(*at)
-	}
-	if e.Deleting {
-		b.Status.Message = "it is being deleted"
-	}
+	b.Spec.StorageLocation = name
+	b.Status = location.StatusOf(e, name)
+	b.Status.Message = oneLine(b.Status.Message)
 	return b
 }
 

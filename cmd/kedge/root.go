@@ -46,6 +46,7 @@ With --local everything runs in this process and nothing is installed in the clu
 		a.backupCommand(),
 		a.restoreCommand(),
 		a.doctorCommand(),
+		a.serverCommand(),
 		a.versionCommand(),
 		exitCodesTopic(),
 		environmentTopic(),

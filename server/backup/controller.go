@@ -1,0 +1,231 @@
+// Package backup makes the backups that Backup objects ask for.
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/events"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+
+	"kedge.dev/kedge/api/v1alpha1"
+	"kedge.dev/kedge/backup/archive"
+	"kedge.dev/kedge/plugins/selection"
+	"kedge.dev/kedge/server/location"
+	"kedge.dev/kedge/server/outcome"
+	"kedge.dev/kedge/server/pool"
+	"kedge.dev/kedge/server/status"
+)
+
+// The bounds of patience.
+const (
+	// maxAttempts is how often a backup that fails is begun again. Attempts that ended with their server do not count as failed.
+	maxAttempts = 3
+	// retryAfter is the wait before the second attempt; each further one waits twice as long.
+	retryAfter = 15 * time.Second
+	// unableFor is how long a backup waits for a location that cannot be used, so that its schedule is not stopped for ever.
+	unableFor = time.Hour
+)
+
+// Pool runs the backups of a server.
+type Pool = pool.Pool[*archive.Record]
+
+// Reconciler makes the backups that objects ask for. Work runs in the pool; a Reconcile only begins it and notes where it stands.
+type Reconciler struct {
+	Client   client.Client
+	Registry *location.Registry
+	Pool     *Pool
+	Runner   *Runner
+	Events   events.EventRecorder
+	// RequireServiceAccount refuses backups that do not name an account to read as.
+	RequireServiceAccount bool
+	Now                   func() time.Time
+}
+
+// SetupWithManager registers the controller.
+func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
+	return ctrl.NewControllerManagedBy(mgr).
+		For(&v1alpha1.Backup{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		WatchesRawSource(r.Pool.Changed()).
+		WithOptions(controller.Options{MaxConcurrentReconciles: 4}).
+		Complete(r)
+}
+
+// Reconcile brings one backup a step further.
+func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	var object v1alpha1.Backup
+	if err := r.Client.Get(ctx, req.NamespacedName, &object); err != nil {
+		if client.IgnoreNotFound(err) == nil {
+			r.Pool.ForgetKey(req.NamespacedName) // deleting the object of a backup in the making cancels it
+		}
+		return ctrl.Result{}, client.IgnoreNotFound(err)
+	}
+	if object.Annotations[v1alpha1.ArchiveUIDAnnotation] != "" || !object.DeletionTimestamp.IsZero() {
+		return ctrl.Result{}, nil
+	}
+	if object.Status.Phase.Final() {
+		r.Pool.Forget(object.UID)
+		return ctrl.Result{}, nil
+	}
+	before := object.DeepCopy()
+	b := &object
+	b.Status.ObservedGeneration = b.Generation
+	begin, err := r.step(ctx, b)
+	if ctx.Err() != nil {
+		return ctrl.Result{}, nil
+	}
+	if err != nil {
+		r.unable(b, err)
+	}
+	if patchErr := status.Patch(ctx, r.Client, b, before); patchErr != nil {
+		return ctrl.Result{}, client.IgnoreNotFound(patchErr)
+	}
+	if begin != nil { // it is written down now that work begins, so that a crash leaves an object that is begun again
+		r.Pool.Start(b.UID, req.NamespacedName, b.Status.StorageLocation, begin)
+	}
+	if b.Status.Phase.Final() {
+		r.announce(b)
+		return ctrl.Result{}, nil
+	}
+	return outcome.Result(err)
+}
+
+// step looks at where the work stands and changes the status accordingly. It gives the work that is to begin, once that is noted.
+func (r *Reconciler) step(ctx context.Context, b *v1alpha1.Backup) (pool.Work[*archive.Record], error) {
+	state := r.Pool.State(b.UID)
+	if b.Spec.Cancel && state.Phase != pool.Ended {
+		r.Pool.Cancel(b.UID)
+		if state.Phase == pool.Running {
+			return nil, nil // its end is told by the pool
+		}
+		r.finish(b, v1alpha1.PhaseCancelled, "It was cancelled before it was begun.")
+		return nil, nil
+	}
+	switch state.Phase {
+	case pool.Queued, pool.Running:
+		r.note(b, state)
+		return nil, nil
+	case pool.Ended:
+		return nil, r.ended(b, state)
+	case pool.Unknown:
+	}
+	return r.prepare(ctx, b)
+}
+
+// prepare checks the spec and gives the work. Where an earlier attempt, of this server or another, was cut off, this is how it begins again.
+func (r *Reconciler) prepare(ctx context.Context, b *v1alpha1.Backup) (pool.Work[*archive.Record], error) {
+	if err := r.check(b); err != nil {
+		return nil, err
+	}
+	place, err := r.Registry.Get(ctx, b.Spec.StorageLocation)
+	if err != nil {
+		return nil, err
+	}
+	if place.Object.Spec.ReadOnly {
+		return nil, outcome.Stalled("LocationReadOnly", fmt.Errorf("location %s is read-only: name another in spec.storageLocation", place.Object.Name))
+	}
+	s := &b.Status
+	s.StorageLocation, s.ArchiveUID = place.Object.Name, string(b.UID)
+	s.Attempts++
+	s.Phase = v1alpha1.PhaseQueued
+	if s.StartTime == nil {
+		now := metav1.NewTime(r.Now())
+		s.StartTime = &now
+	}
+	r.set(b, status.Condition{Type: status.Ready, Status: metav1.ConditionUnknown, Reason: "Queued", Message: "The backup waits for its turn."})
+	return r.Runner.Work(b.DeepCopy(), place), nil
+}
+
+// check refuses what the API server's own validation cannot, or on old versions does not.
+func (r *Reconciler) check(b *v1alpha1.Backup) error {
+	if _, err := selection.Compile(b.Spec.Selection); err != nil {
+		return outcome.Stalled("InvalidSpec", fmt.Errorf("read the spec: %w", err))
+	}
+	if b.Spec.TTL.Duration < 0 {
+		return outcome.Stalled("InvalidSpec", errors.New("read the spec: spec.ttl: it is negative"))
+	}
+	if r.RequireServiceAccount && b.Spec.ServiceAccountName == "" {
+		return outcome.Stalled("ServiceAccountRequired", errors.New("read the spec: spec.serviceAccountName: this server backs up only as an account that the backup names"))
+	}
+	return nil
+}
+
+// note shows progress.
+func (r *Reconciler) note(b *v1alpha1.Backup, state pool.State[*archive.Record]) {
+	if state.Phase == pool.Queued {
+		return
+	}
+	b.Status.Phase = v1alpha1.PhaseInProgress
+	progress := state.Progress
+	b.Status.Progress = &progress
+	r.set(b, status.Condition{Type: status.Ready, Status: metav1.ConditionUnknown, Reason: "InProgress", Message: "The backup is being made."})
+}
+
+// ended takes over what the work returned.
+func (r *Reconciler) ended(b *v1alpha1.Backup, state pool.State[*archive.Record]) error {
+	err := state.Err
+	switch {
+	case err == nil:
+		r.sealed(b, state.Result)
+	case errors.Is(err, pool.ErrCancelled):
+		r.finish(b, v1alpha1.PhaseCancelled, "It was cancelled; nothing of it stays.")
+	case outcome.Of(err).Kind == outcome.IsStalled || b.Status.Attempts >= maxAttempts:
+		r.finish(b, v1alpha1.PhaseFailed, err.Error())
+	default:
+		r.Pool.Forget(b.UID)
+		return outcome.Waiting("AttemptFailed", retryAfter<<(b.Status.Attempts-1), fmt.Errorf("attempt %d of %d failed, it is begun again: %w", b.Status.Attempts, maxAttempts, err))
+	}
+	return nil
+}
+
+// sealed shows the archive that was made.
+func (r *Reconciler) sealed(b *v1alpha1.Backup, record *archive.Record) {
+	s := location.StatusOf(&archive.Entry{Name: record.Name, UID: record.UID, Record: record}, b.Status.StorageLocation)
+	s.ObservedGeneration, s.Attempts, s.Conditions = b.Generation, b.Status.Attempts, b.Status.Conditions
+	b.Status = s
+	r.set(b, location.ReadyCondition(s.Phase, ""))
+}
+
+// finish ends a backup that has no archive.
+func (r *Reconciler) finish(b *v1alpha1.Backup, phase v1alpha1.Phase, message string) {
+	now := metav1.NewTime(r.Now())
+	b.Status.Phase, b.Status.Message, b.Status.CompletionTime, b.Status.Progress = phase, message, &now, nil
+	r.set(b, location.ReadyCondition(phase, message))
+}
+
+// unable notes why a backup cannot be begun; what only a change of its spec could mend, or has lasted too long, is its end.
+func (r *Reconciler) unable(b *v1alpha1.Backup, err error) {
+	late := r.Now().Sub(b.CreationTimestamp.Time) > unableFor
+	if outcome.Of(err).Kind == outcome.IsStalled || late {
+		if late {
+			err = fmt.Errorf("given up after %s: %w", unableFor, err)
+		}
+		r.finish(b, v1alpha1.PhaseFailed, err.Error())
+	} else {
+		b.Status.Phase, b.Status.Progress = v1alpha1.PhaseQueued, nil
+	}
+	r.set(b, status.Failed(status.Ready, err))
+}
+
+func (r *Reconciler) set(b *v1alpha1.Backup, c status.Condition) {
+	status.Set(&b.Status.Conditions, r.Now(), b.Generation, c)
+}
+
+// announce tells of the end of a backup by an event.
+func (r *Reconciler) announce(b *v1alpha1.Backup) {
+	kind, note := "Normal", b.Status.Message
+	if b.Status.Phase != v1alpha1.PhaseCompleted {
+		kind = "Warning"
+	}
+	if b.Status.Phase.Usable() {
+		note = fmt.Sprintf("%d objects in %s", b.Status.Counts.Items, b.Status.StorageLocation)
+	}
+	r.Events.Eventf(b, nil, kind, string(b.Status.Phase), "Backup", "%s", note)
+}

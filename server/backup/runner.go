@@ -1,0 +1,105 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"k8s.io/client-go/rest"
+
+	"kedge.dev/kedge/api/v1alpha1"
+	"kedge.dev/kedge/backup"
+	"kedge.dev/kedge/backup/archive"
+	"kedge.dev/kedge/internal/kube"
+	"kedge.dev/kedge/plugins"
+	"kedge.dev/kedge/server/location"
+	"kedge.dev/kedge/server/outcome"
+	"kedge.dev/kedge/server/pool"
+)
+
+// Runner makes one backup with the engine.
+type Runner struct {
+	// Config reaches the cluster as the server itself.
+	Config *rest.Config
+	// KubeOptions are for the clients that read the cluster.
+	KubeOptions kube.Options
+	// ClusterName is what people call the cluster; Version is Kedge's own.
+	ClusterName, Version string
+	SpoolDir             string
+	Now                  func() time.Time
+	Rand                 io.Reader
+}
+
+// Work is the making of a backup. The archive is written under the object's uid, conditionally: whoever makes it twice, after a crash or
+// without knowing that he is no longer the leader, finds it there.
+func (r *Runner) Work(b *v1alpha1.Backup, place *location.Place) pool.Work[*archive.Record] {
+	return func(ctx context.Context, report func(v1alpha1.Progress)) (*archive.Record, error) {
+		engine, err := r.engine(ctx, b, place, report)
+		if err != nil {
+			return nil, err
+		}
+		request := backup.Request{Name: b.Name, UID: string(b.UID), ClusterName: r.ClusterName, Labels: b.Labels, Spec: b.Spec}
+		request.Spec.StorageLocation = place.Object.Name
+		if ttl := b.Spec.TTL.Duration; place.Object.Spec.ObjectLock && ttl > 0 {
+			request.RetainUntil = r.Now().Add(ttl)
+		}
+		if b.Status.Attempts > 1 { // an earlier attempt may have come to its end unseen
+			if record, err := recorded(ctx, place, request.UID); record != nil || err != nil {
+				return record, err
+			}
+		}
+		record, err := engine.Run(ctx, request)
+		switch {
+		case errors.Is(err, archive.ErrSealed), errors.Is(err, archive.ErrLostRace), errors.Is(err, archive.ErrUncertain):
+			record, readErr := recorded(ctx, place, request.UID)
+			if record == nil && readErr == nil {
+				return nil, err
+			}
+			return record, readErr
+		case errors.Is(err, archive.ErrDeleting):
+			return nil, outcome.Stalled("Deleting", err)
+		}
+		return record, err
+	}
+}
+
+// recorded gives the commit record of a backup; nil where there is none yet.
+func recorded(ctx context.Context, place *location.Place, uid string) (*archive.Record, error) {
+	entry, err := place.Archive.Find(ctx, uid)
+	if errors.Is(err, archive.ErrBackupNotFound) || errors.Is(err, plugins.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return entry.Record, entry.Err
+}
+
+func (r *Runner) engine(ctx context.Context, b *v1alpha1.Backup, place *location.Place, report func(v1alpha1.Progress)) (*backup.Engine, error) {
+	signer, err := place.Signer(ctx)
+	if err != nil {
+		return nil, err
+	}
+	client, err := kube.New(As(r.Config, b.Namespace, b.Spec.ServiceAccountName), r.KubeOptions)
+	if err != nil {
+		return nil, fmt.Errorf("connect to the cluster: %w", err)
+	}
+	return &backup.Engine{
+		Kube: client, Location: place.Archive, PublicKey: place.Object.Spec.PublicKey, Signer: signer,
+		Version: r.Version, Now: r.Now, Rand: r.Rand, SpoolDir: r.SpoolDir,
+		Events: backup.Events{Progress: func(p backup.Progress) {
+			report(v1alpha1.Progress{Stage: string(p.Stage), Done: p.Items, Total: p.ItemsExpected, Bytes: p.Bytes})
+		}},
+	}, nil
+}
+
+// As is a configuration for acting as a service account of a namespace; "" is the server's own.
+func As(cfg *rest.Config, namespace, account string) *rest.Config {
+	cfg = rest.CopyConfig(cfg)
+	if account != "" {
+		cfg.Impersonate = rest.ImpersonationConfig{UserName: "system:serviceaccount:" + namespace + ":" + account}
+	}
+	return cfg
+}

@@ -1,0 +1,142 @@
+// Package server is what runs in the cluster: it makes backups by the clock and on request, keeps the right ones, restores, and says how it
+// is doing. This file is its wiring: every controller, with what it is handed, in one place.
+package server
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/config"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"kedge.dev/kedge/api/v1alpha1"
+	"kedge.dev/kedge/backup/archive"
+	"kedge.dev/kedge/internal/kube"
+	"kedge.dev/kedge/server/backup"
+	"kedge.dev/kedge/server/location"
+	"kedge.dev/kedge/server/pool"
+)
+
+// Options say how a server runs. Namespace, SpoolDir, Log and Now are needed.
+type Options struct {
+	// Namespace is where Kedge's objects are.
+	Namespace string
+	// ClusterName is what people call the cluster; it is written into backups.
+	ClusterName string
+	// Version is Kedge's own.
+	Version string
+	// MetricsAddress and HealthAddress are where HTTP is served: ":8080"; "0" serves none.
+	MetricsAddress, HealthAddress string
+	// LeaderElection lets only one of several servers work. Without it there must be one only.
+	LeaderElection bool
+	// LeaseDuration is how long a leader that is not heard of stays the leader. Zero means 15 seconds.
+	LeaseDuration time.Duration
+	// RequireServiceAccount refuses backups, restores and schedules that name no account to act as.
+	RequireServiceAccount bool
+	// MaxBackups run at once in all; MaxPerLocation of them into one location. Zero means 4 and 2.
+	MaxBackups, MaxPerLocation int
+	// SpoolDir is a folder for what waits to be written; what is put there is encrypted. Credentials of locations are kept there too,
+	// readable by this user only.
+	SpoolDir string
+	Log      logr.Logger
+	Now      func() time.Time
+}
+
+// Run serves until ctx ends, or the lease is lost: that is an error, and the process should end and begin anew.
+func Run(ctx context.Context, cfg *rest.Config, opts Options) error {
+	scheme, err := newScheme()
+	if err != nil {
+		return err
+	}
+	cfg = rest.CopyConfig(cfg)
+	cfg.QPS = -1 // the server's own priority and fairness sets the pace
+	mgr, err := ctrl.NewManager(cfg, managerOptions(scheme, opts))
+	if err != nil {
+		return fmt.Errorf("make the server: %w", err)
+	}
+	if err := checks(mgr); err != nil {
+		return err
+	}
+	if err := controllers(mgr, opts); err != nil {
+		return err
+	}
+	if err := mgr.Start(ctx); err != nil {
+		return fmt.Errorf("serve: %w", err)
+	}
+	return nil
+}
+
+func newScheme() (*runtime.Scheme, error) {
+	scheme := runtime.NewScheme()
+	if err := errors.Join(clientscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
+		return nil, fmt.Errorf("make the server: %w", err)
+	}
+	return scheme, nil
+}
+
+func managerOptions(scheme *runtime.Scheme, opts Options) ctrl.Options {
+	lease := opts.LeaseDuration
+	if lease == 0 {
+		lease = 15 * time.Second
+	}
+	renew, retry := lease*2/3, lease/7
+	return ctrl.Options{
+		Scheme: scheme, Logger: opts.Log,
+		Cache:   cache.Options{DefaultNamespaces: map[string]cache.Config{opts.Namespace: {}}, DefaultTransform: cache.TransformStripManagedFields()},
+		Client:  client.Options{Cache: &client.CacheOptions{DisableFor: []client.Object{&corev1.Secret{}}}},
+		Metrics: metricsserver.Options{BindAddress: opts.MetricsAddress}, HealthProbeBindAddress: opts.HealthAddress,
+		LeaderElection: opts.LeaderElection, LeaderElectionID: "kedge-server", LeaderElectionNamespace: opts.Namespace,
+		// A server that stops gives its lease away, after its work has ended.
+		LeaderElectionReleaseOnCancel: true,
+		LeaseDuration:                 &lease, RenewDeadline: &renew, RetryPeriod: &retry,
+		Controller: config.Controller{SkipNameValidation: new(true)}, // tests run several servers in one process
+	}
+}
+
+func checks(mgr manager.Manager) error {
+	if err := errors.Join(mgr.AddHealthzCheck("ping", healthz.Ping), mgr.AddReadyzCheck("ping", healthz.Ping)); err != nil {
+		return fmt.Errorf("make the server: %w", err)
+	}
+	return nil
+}
+
+// controllers hands every controller what it needs.
+func controllers(mgr manager.Manager, opts Options) error {
+	registry := &location.Registry{
+		Client: mgr.GetClient(), Secrets: mgr.GetAPIReader(), Namespace: opts.Namespace, PrivateDir: opts.SpoolDir, Now: opts.Now,
+	}
+	backups := pool.New[*archive.Record](orDefault(opts.MaxBackups, 4), orDefault(opts.MaxPerLocation, 2))
+	runner := &backup.Runner{
+		Config: mgr.GetConfig(), KubeOptions: kube.Options{UserAgent: "kedge/" + opts.Version + " (backup)", Now: opts.Now},
+		ClusterName: opts.ClusterName, Version: opts.Version, SpoolDir: opts.SpoolDir, Now: opts.Now, Rand: rand.Reader,
+	}
+	recorder := mgr.GetEventRecorder("kedge")
+	return errors.Join(
+		mgr.Add(manager.RunnableFunc(backups.Run)),
+		(&location.Reconciler{Client: mgr.GetClient(), Registry: registry, Now: opts.Now}).SetupWithManager(mgr),
+		(&backup.Reconciler{
+			Client: mgr.GetClient(), Registry: registry, Pool: backups, Runner: runner, Events: recorder,
+			RequireServiceAccount: opts.RequireServiceAccount, Now: opts.Now,
+		}).SetupWithManager(mgr),
+	)
+}
+
+func orDefault(n, otherwise int) int {
+	if n > 0 {
+		return n
+	}
+	return otherwise
+}
