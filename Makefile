@@ -40,7 +40,7 @@ bench: testbed build ## backup and restore beside their raw references (OBJECTS=
 
 .PHONY: generate
 generate: ## write the generated files: deep copies, CRDs, CLI reference
-	go run $(CONTROLLER_GEN) object crd:maxDescLen=1000 paths=./api/... output:crd:dir=deploy/crds
+	go run $(CONTROLLER_GEN) object crd:maxDescLen=1000 paths=./api/... output:crd:dir=deploy/chart/kedge/files/crds
 	go test ./cmd/kedge -run TestReference -update
 
 .PHONY: drift
