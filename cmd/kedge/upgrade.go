@@ -12,8 +12,8 @@ func (a *app) upgradeCommand() *cobra.Command {
 		Use:   "upgrade",
 		Short: "Bring the installed server to this version, or change its values",
 		Long: `Bring the installed server to the version of this program, or change its values. The values of the installation are kept; those given
-are laid over them (with null in the place of a value that is to go back to its default). The kinds are brought up to date too. Objects that
-the installation no longer has are deleted; no backup and nothing that a user has made is among them.`,
+are laid over them. The kinds are brought up to date too. Objects that the installation no longer has are deleted; no backup and nothing that
+a user has made is among them.`,
 		Example: `  kedge upgrade --image registry.example/kedge:v0.2.0
   kedge upgrade --set replicas=1
   kedge upgrade --reset-values --values values.yaml`,
