@@ -25,6 +25,7 @@ testbed: ## build the real servers that tests use into the user's cache (about 2
 .PHONY: test
 test: testbed ## run all tests, on real API servers and real S3
 	go test -timeout 60m ./...
+	cd test/helm && go test ./...
 
 .PHONY: soak
 soak: testbed ## the long versions of the tests: hundreds of kills and damages, big clusters
