@@ -25,6 +25,7 @@ testbed: ## build the real servers that tests use into the user's cache (about 2
 .PHONY: test
 test: testbed ## run all tests, on real API servers and real S3
 	go test -timeout 60m ./...
+	cd test/helm && go test ./...
 
 .PHONY: soak
 soak: testbed ## the long versions of the tests: hundreds of kills and damages, big clusters
@@ -40,7 +41,7 @@ bench: testbed build ## backup and restore beside their raw references (OBJECTS=
 
 .PHONY: generate
 generate: ## write the generated files: deep copies, CRDs, CLI reference
-	go run $(CONTROLLER_GEN) object crd:maxDescLen=1000 paths=./api/... output:crd:dir=deploy/crds
+	go run $(CONTROLLER_GEN) object crd:maxDescLen=1000 paths=./api/... output:crd:dir=deploy/chart/kedge/files/crds
 	go test ./cmd/kedge -run TestReference -update
 
 .PHONY: drift

@@ -10,6 +10,8 @@ import (
 
 	"kedge.dev/kedge/backup"
 	"kedge.dev/kedge/backup/archive"
+	"kedge.dev/kedge/deploy/install"
+	"kedge.dev/kedge/deploy/render"
 	"kedge.dev/kedge/internal/kube"
 	"kedge.dev/kedge/internal/rawjson"
 	"kedge.dev/kedge/plugins"
@@ -35,6 +37,12 @@ var rules = []rule{
 	is(archive.ErrNewerFormat, exitRefused, "use a newer kedge"),
 	is(archive.ErrTooLarge, exitRefused, ""),
 	is(archive.ErrInvalid, exitUsage, ""),
+	is(render.ErrValues, exitUsage, "docs/install.md has the values"),
+	is(render.ErrRequired, exitUsage, "set it with --set, --values, or --image"),
+	is(install.ErrForeign, exitRefused, "upgrade and uninstall it with what installed it (helm), or remove it with that first"),
+	is(install.ErrInstalled, exitRefused, "change it with \"kedge upgrade\""),
+	is(install.ErrNotInstalled, exitNotFound, "install it with \"kedge install\", or name its namespace with --namespace"),
+	is(install.ErrNotReady, exitFailed, "\"kubectl describe pods\" in its namespace tells more"),
 	ambiguousRule,
 	fieldRule,
 	statusRule,

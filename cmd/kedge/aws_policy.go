@@ -1,0 +1,44 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"kedge.dev/kedge/deploy/iam"
+)
+
+func (a *app) awsPolicyCommand() *cobra.Command {
+	var l iam.Location
+	cmd := &cobra.Command{
+		Use:   "policy --bucket BUCKET",
+		Short: "Print the least IAM policy for a location",
+		Long: `Print the least IAM policy for a location (JSON): what Kedge calls, on this bucket below this prefix, and nothing else. docs/locations.md
+says which call needs which right.`,
+		Example: `  kedge aws policy --bucket acme-backups --prefix clusters/blue --kms-key arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab
+  aws iam create-policy --policy-name kedge --policy-document "$(kedge aws policy --bucket acme-backups)"`,
+		Args: exactArgs(),
+		RunE: func(*cobra.Command, []string) error {
+			policy, err := iam.ForLocation(l)
+			if err != nil {
+				return usageError(fmt.Errorf("aws policy: --%w", err), "")
+			}
+			data, err := policy.JSON()
+			if err != nil {
+				return err
+			}
+			return a.write(data)
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&l.Bucket, "bucket", "", "`name` of the bucket")
+	flags.StringVar(&l.Prefix, "prefix", "", "`folder` in the bucket, as in the location")
+	flags.StringVar(&l.LocationKey, "kms-key", "", "`ARN` of the KMS key that wraps the location's key (kmsKeyID)")
+	flags.StringVar(&l.BucketKey, "bucket-kms-key", "", "`ARN` of the KMS key that the bucket's objects are encrypted with (SSE-KMS)")
+	flags.BoolVar(&l.ReadOnly, "read-only", false, "for a location that is only restored from")
+	flags.BoolVar(&l.ObjectLock, "object-lock", false, "for a location with objectLock")
+	flags.BoolVar(&l.Unversioned, "no-versions", false, "for a bucket that has no versions")
+	flags.StringVar(&l.Partition, "partition", "aws", "`partition` of the ARNs: aws, aws-cn, aws-us-gov")
+	_ = cmd.MarkFlagRequired("bucket") // it fails only for a flag that is not there
+	return cmd
+}

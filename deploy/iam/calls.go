@@ -1,0 +1,72 @@
+// Package iam knows which AWS rights Kedge needs, call by call, and writes them as an IAM policy for one location. Tests hold its table
+// against the calls in the source, and against those that reach a bucket.
+package iam
+
+// Scope is what a right is granted on.
+type Scope int
+
+// The scopes.
+const (
+	Bucket      Scope = iota // the bucket itself
+	Object                   // what is below the location's prefix
+	BucketKey                // the KMS key of the bucket's own encryption
+	LocationKey              // the KMS key that wraps the location's private key
+)
+
+// When says for which locations a right is needed.
+type When int
+
+// The cases.
+const (
+	Always   When = iota
+	Versions      // the bucket keeps versions
+	Lock          // the location uses object lock, which brings versions with it
+)
+
+// Right is an IAM action on a scope.
+type Right struct {
+	Action string
+	Scope  Scope
+	When   When
+	// Write: a location that is only restored from does without it.
+	Write bool
+}
+
+// Call is an operation of the AWS SDK that Kedge uses, and what it takes.
+type Call struct {
+	// Name is the SDK's: "PutObject"; those of KMS are "kms Encrypt".
+	Name   string
+	For    string
+	Rights []Right
+}
+
+// The rights that several calls need.
+var (
+	getObject        = Right{"s3:GetObject", Object, Always, false}
+	getObjectVersion = Right{"s3:GetObjectVersion", Object, Versions, false}
+	putObject        = Right{"s3:PutObject", Object, Always, true}
+	putRetention     = Right{"s3:PutObjectRetention", Object, Lock, true}
+	dataKey          = Right{"kms:GenerateDataKey", BucketKey, Always, true}
+	openDataKey      = Right{"kms:Decrypt", BucketKey, Always, false}
+)
+
+// Calls is the table: every call of plugins/s3 and plugins/kms ("Actions, resources, and condition keys" of Amazon S3 and AWS KMS in the
+// Service Authorization Reference).
+var Calls = []Call{
+	{"GetBucketVersioning", "once, when the location is opened", []Right{{"s3:GetBucketVersioning", Bucket, Always, false}}},
+	{"ListObjectsV2", "lists, without versions; checks", []Right{{"s3:ListBucket", Bucket, Always, false}}},
+	{"ListObjectVersions", "lists, lookups and deletions, with versions", []Right{{"s3:ListBucketVersions", Bucket, Versions, false}}},
+	{"HeadObject", "lookups, without versions; telling retention from missing rights", []Right{
+		getObject, getObjectVersion, {"s3:GetObjectRetention", Object, Lock, false}, {"s3:GetObjectLegalHold", Object, Lock, false},
+	}},
+	{"GetObject", "reading", []Right{getObject, getObjectVersion, openDataKey}},
+	{"PutObject", "writing", []Right{putObject, putRetention, dataKey}},
+	{"CreateMultipartUpload", "writing what is large", []Right{putObject, putRetention, dataKey}},
+	{"UploadPart", "writing what is large", []Right{putObject, dataKey, openDataKey}},
+	{"CompleteMultipartUpload", "writing what is large", []Right{putObject, openDataKey}},
+	{"AbortMultipartUpload", "removing the parts of a failed write", []Right{{"s3:AbortMultipartUpload", Object, Always, true}}},
+	{"DeleteObject", "deleting", []Right{{"s3:DeleteObject", Object, Always, true}, {"s3:DeleteObjectVersion", Object, Versions, true}}},
+	{"GetObjectLockConfiguration", "before the first retained write; checks", []Right{{"s3:GetBucketObjectLockConfiguration", Bucket, Lock, false}}},
+	{"kms Encrypt", "making a location, adding recipients", []Right{{"kms:Encrypt", LocationKey, Always, true}}},
+	{"kms Decrypt", "unlocking a location", []Right{{"kms:Decrypt", LocationKey, Always, false}}},
+}
