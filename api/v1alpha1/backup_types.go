@@ -12,6 +12,10 @@ const ExcludeLabel = "kedge.dev/exclude-from-backup"
 const ArchiveUIDAnnotation = "kedge.dev/archive-uid"
 
 // BackupSpec says what a backup holds and where it goes.
+// +kubebuilder:validation:XValidation:rule="!has(self.labelSelector) || !has(self.orLabelSelectors) || size(self.orLabelSelectors) == 0",message="labelSelector and orLabelSelectors exclude each other: put both into orLabelSelectors"
+// +kubebuilder:validation:XValidation:rule="!(has(self.includedResources) || has(self.excludedResources) || has(self.includeClusterResources)) || !(has(self.includedClusterScopedResources) || has(self.excludedClusterScopedResources) || has(self.includedNamespaceScopedResources) || has(self.excludedNamespaceScopedResources))",message="includedResources, excludedResources and includeClusterResources cannot be combined with the fields that name resources of one scope"
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.cancel) || !oldSelf.cancel || (has(self.cancel) && self.cancel)",message="cancel cannot be taken back"
+// +kubebuilder:validation:XValidation:rule="!has(self.ttl) || duration(self.ttl) >= duration('0s')",message="ttl is negative"
 type BackupSpec struct {
 	// Selection says which objects the backup holds.
 	Selection `json:",inline"`

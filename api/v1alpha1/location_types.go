@@ -5,6 +5,9 @@ import (
 )
 
 // BackupStorageLocationSpec says where backups are kept and how they are protected. Exactly one provider is set.
+// +kubebuilder:validation:XValidation:rule="has(self.s3) != has(self.file)",message="exactly one of s3 and file must be set"
+// +kubebuilder:validation:XValidation:rule="!has(self.objectLock) || !self.objectLock || has(self.s3)",message="objectLock needs a bucket: a folder cannot retain objects"
+// +kubebuilder:validation:XValidation:rule="!has(self.syncPeriod) || duration(self.syncPeriod) >= duration('1s')",message="syncPeriod is shorter than a second"
 type BackupStorageLocationSpec struct {
 	// S3 keeps backups in a bucket of Amazon S3 or of anything that speaks its API.
 	// +optional
@@ -20,6 +23,8 @@ type BackupStorageLocationSpec struct {
 	// +optional
 	Default bool `json:"default,omitempty"`
 	// PublicKey ("age1…") is what backups are encrypted to. It is pinned here so that who writes the bucket cannot replace it.
+	// +optional
+	// +kubebuilder:validation:Pattern=`^age1[02-9ac-hj-np-z]{58}$`
 	PublicKey string `json:"publicKey,omitempty"`
 	// KMSKeyID names the AWS KMS key, if one wraps the location's private key.
 	// +optional
@@ -48,8 +53,10 @@ type BackupStorageLocationSpec struct {
 
 // SecretKeyReference names one key of a Secret in the same namespace.
 type SecretKeyReference struct {
+	// +kubebuilder:validation:MinLength=1
 	Name string `json:"name"`
-	Key  string `json:"key"`
+	// +kubebuilder:validation:MinLength=1
+	Key string `json:"key"`
 }
 
 // BackupStorageLocationStatus says what the server knows of a location. Its conditions are Ready (the bucket answers, has Kedge's
@@ -88,7 +95,11 @@ const (
 )
 
 // S3Location is a bucket and how to reach it.
+// +kubebuilder:validation:XValidation:rule="!has(self.externalID) || has(self.roleARN)",message="externalID goes with roleARN, which is not set"
+// +kubebuilder:validation:XValidation:rule="!has(self.credentialsFile) || !has(self.credentialsSecret)",message="credentialsFile and credentialsSecret exclude each other"
+// +kubebuilder:validation:XValidation:rule="!has(self.sseKMSKeyID) || (has(self.serverSideEncryption) && self.serverSideEncryption.startsWith('aws:kms'))",message="sseKMSKeyID goes with serverSideEncryption aws:kms"
 type S3Location struct {
+	// +kubebuilder:validation:MinLength=1
 	Bucket string `json:"bucket"`
 	// Prefix is a folder within the bucket, without leading or trailing slash.
 	// +optional
@@ -122,6 +133,7 @@ type S3Location struct {
 	ExternalID string `json:"externalID,omitempty"`
 	// ServerSideEncryption is "AES256" (SSE-S3) or "aws:kms" (SSE-KMS); empty leaves it to the bucket.
 	// +optional
+	// +kubebuilder:validation:Enum=AES256;"aws:kms"
 	ServerSideEncryption string `json:"serverSideEncryption,omitempty"`
 	// SSEKMSKeyID is the KMS key of "aws:kms".
 	// +optional
@@ -130,6 +142,8 @@ type S3Location struct {
 
 // FileLocation is a folder.
 type FileLocation struct {
+	// Path is absolute.
+	// +kubebuilder:validation:Pattern=`^/`
 	Path string `json:"path"`
 }
 

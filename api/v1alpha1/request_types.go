@@ -84,11 +84,15 @@ const (
 )
 
 // DownloadRequestSpec says what is asked for, and who shall be able to read the answer.
+// +kubebuilder:validation:XValidation:rule="(self.target == 'BackupItem') == has(self.item)",message="item names the object of target BackupItem, and of no other"
+// +kubebuilder:validation:XValidation:rule="!has(self.selection) || self.target == 'BackupItems'",message="selection is for target BackupItems"
 type DownloadRequestSpec struct {
 	Target DownloadTarget `json:"target"`
+	// +kubebuilder:validation:MinLength=1
 	// Name is the Backup's or the Restore's.
 	Name string `json:"name"`
 	// Recipient ("age1…") is what the answer is encrypted to: whoever may read requests, or etcd, learns nothing from it.
+	// +kubebuilder:validation:Pattern=`^age1[02-9ac-hj-np-z]{58}$`
 	Recipient string `json:"recipient"`
 	// Offset is where in the answer, in bytes before compression, to begin; an answer that is too large for one request is had in several.
 	// +optional
