@@ -140,7 +140,7 @@ func TestKilled(t *testing.T) {
 			if err := os.CopyFS(path, os.DirFS(full)); err != nil {
 				t.Fatal(err)
 			}
-			age(t, full, path)
+			sameAge(t, full, path)
 			m := &mortal{at: at, late: late}
 			err := run(path, m)
 			if m.died == "" {
@@ -174,8 +174,8 @@ func TestKilled(t *testing.T) {
 	t.Logf("%d kills", kills)
 }
 
-// age gives the remains in a copy the age that they have in the original.
-func age(t *testing.T, from, to string) {
+// sameAge gives the remains in a copy the age that they have in the original.
+func sameAge(t *testing.T, from, to string) {
 	t.Helper()
 	for key := range dump(t, from) {
 		info, err := os.Stat(from + "/" + key)
@@ -260,7 +260,9 @@ func TestHalfListing(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	p.Entries = list
-	p.Prepare = func(context.Context, []archive.Entry) (retention.Input, error) { return retention.Input{Cluster: ours}, errDead }
+	p.Prepare = func(context.Context, []archive.Entry) (retention.Input, error) {
+		return retention.Input{Cluster: ours}, errDead
+	}
 	if _, err := p.Run(t.Context()); !errors.Is(err, errDead) {
 		t.Errorf("%v", err)
 	}
