@@ -141,13 +141,10 @@ func (p *Pass) remove(ctx context.Context, res *Result, entries []archive.Entry,
 			anchor = &entries[at]
 		}
 		err := p.removeOne(ctx, res, &entries[i], anchor, decisions[i].Reasons[0])
-		if ctx.Err() != nil {
-			return nil //nolint:nilerr // Run reports the cancel
-		}
 		if err != nil {
 			failed = append(failed, fmt.Errorf("remove backup %s: %w", entries[i].ID(), err))
 		}
-		if len(failed) == maxFailures {
+		if ctx.Err() != nil || len(failed) == maxFailures {
 			break
 		}
 	}

@@ -1,9 +1,9 @@
 package retention_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -39,9 +39,9 @@ func pass(l *archive.Location, removed *[]string) *retention.Pass {
 }
 
 // fill makes a location of which two nightly backups and one without a schedule have to go, beside what stays, what was begun, and remains.
-func fill(t *testing.T, path string) {
+func fill(t *testing.T) *bucket {
 	t.Helper()
-	store := folder(t, path)
+	store := newBucket(clock)
 	l := create(t, store)
 	for _, b := range []retention.Backup{
 		at(t, "n1", "2026-11-01T00:00:00Z"),
@@ -56,25 +56,31 @@ func fill(t *testing.T, path string) {
 	} {
 		write(t, l, b, time.Time{})
 	}
-	broken := archive.Entry{Name: "going", UID: "going"}
-	dying, err := archive.Open(t.Context(), &mortal{ObjectStore: store, at: 4}) // after the tombstone
+	dying, err := archive.Open(t.Context(), &mortal{ObjectStore: store, at: 5}) // after the tombstone and a file
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := dying.Delete(t.Context(), broken, archive.DeleteOptions{Now: clock}); !errors.Is(err, errDead) {
+	if err := dying.Delete(t.Context(), archive.Entry{Name: "going", UID: "going"}, archive.DeleteOptions{Now: clock}); !errors.Is(err, errDead) {
 		t.Fatalf("the deletion that is to be cut off: %v", err)
 	}
-	orphan(t, path, "n5", "n5")
-	orphan(t, path, "never", "never")
+	store.orphan("n5", "n5")
+	store.orphan("never", "never")
+	return store
+}
+
+// open opens a location.
+func open(t *testing.T, store plugins.ObjectStore) *archive.Location {
+	t.Helper()
+	l, err := archive.Open(t.Context(), store)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
 }
 
 func TestPass(t *testing.T) {
-	path := t.TempDir()
-	fill(t, path)
-	l, err := archive.Open(t.Context(), folder(t, path))
-	if err != nil {
-		t.Fatal(err)
-	}
+	store := fill(t)
+	l := open(t, store)
 	var removed []string
 	res, err := pass(l, &removed).Run(t.Context())
 	if err != nil {
@@ -87,19 +93,19 @@ func TestPass(t *testing.T) {
 	if res.Kept != 4 || res.More || len(res.Waiting) > 0 || !slices.Equal(res.Swept, []string{"n5/n5/0123456789abcdef", "never/never/0123456789abcdef"}) {
 		t.Errorf("%+v", res)
 	}
-	for key := range dump(t, path) {
+	before := store.dump()
+	for key := range before {
 		for _, gone := range []string{"/n1/", "/n2/", "/once-old/", "/going/", "0123456789abcdef", "tombstones/"} {
 			if strings.Contains(key, gone) {
 				t.Errorf("%s is still there", key)
 			}
 		}
 	}
-	before := dump(t, path)
 	removed = nil
 	if res, err := pass(l, &removed).Run(t.Context()); err != nil || len(res.Removed)+len(removed) > 0 || res.Kept != 4 {
 		t.Errorf("a second pass: %+v, %v", res, err)
 	}
-	if d := cmp.Diff(before, dump(t, path)); d != "" {
+	if d := cmp.Diff(before, store.dump()); d != "" {
 		t.Errorf("a second pass changed something:\n%s", d)
 	}
 }
@@ -107,14 +113,9 @@ func TestPass(t *testing.T) {
 // TestKilled kills a pass at every call of the store, before and after it takes effect, and runs another one: the bucket is the same as after a
 // pass that nothing disturbed, and what is kept was there all the time.
 func TestKilled(t *testing.T) {
-	full := t.TempDir()
-	fill(t, full)
-	clean := t.TempDir()
-	if err := os.CopyFS(clean, os.DirFS(full)); err != nil {
-		t.Fatal(err)
-	}
-	run := func(path string, m *mortal) error {
-		m.ObjectStore = newVault(folder(t, path), clock)
+	full := fill(t)
+	run := func(store *bucket, m *mortal) error {
+		m.ObjectStore = store
 		l, err := archive.Open(t.Context(), m)
 		if err != nil {
 			return err
@@ -125,24 +126,17 @@ func TestKilled(t *testing.T) {
 		_, err = p.Run(t.Context())
 		return err
 	}
-	if err := run(clean, &mortal{}); err == nil {
-		t.Fatal("a store that is dead from the beginning gives no error")
-	}
-	if err := run(clean, &mortal{at: 1 << 30}); err != nil {
+	clean := full.clone()
+	if err := run(clean, &mortal{}); err != nil {
 		t.Fatal(err)
 	}
-	want := dump(t, clean)
+	want := clean.dump()
 	kills := 0
 	for at := 1; ; at++ {
 		died := false
 		for _, late := range []bool{false, true} {
-			path := t.TempDir()
-			if err := os.CopyFS(path, os.DirFS(full)); err != nil {
-				t.Fatal(err)
-			}
-			sameAge(t, full, path)
-			m := &mortal{at: at, late: late}
-			err := run(path, m)
+			store, m := full.clone(), &mortal{at: at, late: late}
+			err := run(store, m)
 			if m.died == "" {
 				continue
 			}
@@ -151,16 +145,15 @@ func TestKilled(t *testing.T) {
 			if !errors.Is(err, errDead) {
 				t.Errorf("killed at %s: the pass gives %v", m.died, err)
 			}
-			there := dump(t, path)
-			for key, sum := range want {
-				if there[key] != sum {
+			for key := range want {
+				if !bytes.Equal(store.objects[key], clean.objects[key]) {
 					t.Errorf("killed at %s: %s is lost, which stays", m.died, key)
 				}
 			}
-			if err := run(path, &mortal{at: 1 << 30}); err != nil {
+			if err := run(store, &mortal{}); err != nil {
 				t.Errorf("after a kill at %s: %v", m.died, err)
 			}
-			if d := cmp.Diff(want, dump(t, path)); d != "" {
+			if d := cmp.Diff(want, store.dump()); d != "" {
 				t.Errorf("after a kill at %s (-undisturbed +killed):\n%s", m.died, d)
 			}
 		}
@@ -172,20 +165,6 @@ func TestKilled(t *testing.T) {
 		t.Errorf("%d kills only", kills)
 	}
 	t.Logf("%d kills", kills)
-}
-
-// sameAge gives the remains in a copy the age that they have in the original.
-func sameAge(t *testing.T, from, to string) {
-	t.Helper()
-	for key := range dump(t, from) {
-		info, err := os.Stat(from + "/" + key)
-		if err == nil {
-			err = os.Chtimes(to+"/"+key, info.ModTime(), info.ModTime())
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
 }
 
 // TestChanged has somebody hold a backup, extend another and delete the last good one after the decision, and before its turn.
@@ -216,7 +195,7 @@ func TestChanged(t *testing.T) {
 		}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
-			l := create(t, folder(t, t.TempDir()))
+			l := create(t, newBucket(clock))
 			for i, uid := range []string{"n1", "n2", "n3", "n4"} {
 				write(t, l, at(t, uid, now.AddDate(0, 0, i-9).Format(time.RFC3339)), time.Time{})
 			}
@@ -243,12 +222,12 @@ func TestChanged(t *testing.T) {
 
 // TestHalfListing decides nothing on a listing that did not end, or without the schedules.
 func TestHalfListing(t *testing.T) {
-	path := t.TempDir()
-	l := create(t, folder(t, path))
+	store := newBucket(clock)
+	l := create(t, store)
 	for i, uid := range []string{"n1", "n2", "n3", "n4"} {
 		write(t, l, at(t, uid, now.AddDate(0, 0, i-9).Format(time.RFC3339)), time.Time{})
 	}
-	before := dump(t, path)
+	before := store.dump()
 	var removed []string
 	p := pass(l, &removed)
 	list := p.Entries
@@ -271,7 +250,7 @@ func TestHalfListing(t *testing.T) {
 	if _, err := pass(l, &removed).Run(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("%v", err)
 	}
-	if d := cmp.Diff(before, dump(t, path)); d != "" || len(removed) > 0 {
+	if d := cmp.Diff(before, store.dump()); d != "" || len(removed) > 0 {
 		t.Errorf("removed %v\n%s", removed, d)
 	}
 }
@@ -279,7 +258,7 @@ func TestHalfListing(t *testing.T) {
 // TestLock follows backups in a store with object lock over some weeks: what is kept stays protected, what goes waits for its lock.
 func TestLock(t *testing.T) {
 	today := now
-	v := newVault(folder(t, t.TempDir()), func() time.Time { return today })
+	v := newBucket(func() time.Time { return today })
 	l := create(t, v)
 	end := now.Add(10 * 24 * time.Hour)
 	write(t, l, with(at(t, "n1", "2026-11-22T00:00:00Z"), ttl(end.Format(time.RFC3339))), now.Add(240*time.Hour-time.Minute))
@@ -298,7 +277,7 @@ func TestLock(t *testing.T) {
 		return res
 	}
 	run()
-	for key, until := range v.locks() {
+	for key, until := range v.until {
 		want := time.Date(2026, 11, 27, 0, 0, 0, 0, time.UTC)
 		if strings.Contains(key, "/n1/") {
 			want = end
@@ -307,7 +286,7 @@ func TestLock(t *testing.T) {
 			t.Errorf("%s is locked until %s, want %s", key, until, want)
 		}
 	}
-	if n := len(v.locks()); n != 3*6 {
+	if n := len(v.until); n != 3*6 {
 		t.Errorf("%d objects are locked: of three backups, six each are expected", n)
 	}
 	if !slices.Equal(removed, []string{"n2: no rule keeps it"}) {
@@ -320,7 +299,7 @@ func TestLock(t *testing.T) {
 	for range 9 * 4 {
 		today = today.Add(6 * time.Hour)
 		run()
-		for key, until := range v.locks() {
+		for key, until := range v.until {
 			if strings.Contains(key, "/n4/") && !until.After(today.Add(6*time.Hour)) {
 				t.Fatalf("at %s %s is protected until %s only", today, key, until)
 			}

@@ -1,17 +1,15 @@
 package retention_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"maps"
-	"os"
-	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -72,96 +70,136 @@ func write(tb testing.TB, l *archive.Location, b retention.Backup, retain time.T
 	}
 }
 
-// orphan leaves what an attempt that crashed three days ago leaves.
-func orphan(tb testing.TB, path, name, uid string) {
-	tb.Helper()
-	file := filepath.Join(path, "backups", name, uid, "0123456789abcdef", "items.tar.zst.age")
-	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
-		tb.Fatal(err)
-	}
-	if err := os.WriteFile(file, []byte("remains"), 0o600); err != nil {
-		tb.Fatal(err)
-	}
-	old := now.Add(-72 * time.Hour)
-	if err := os.Chtimes(file, old, old); err != nil {
-		tb.Fatal(err)
-	}
+// bucket is a store in memory, with object lock.
+type bucket struct {
+	now func() time.Time
+
+	mu      sync.Mutex
+	objects map[string][]byte
+	changed map[string]time.Time
+	until   map[string]time.Time
+	calls   int // of Retain
 }
 
-// dump is what a folder holds: the keys with a hash of each object.
-func dump(tb testing.TB, path string) map[string]string {
-	tb.Helper()
+func newBucket(now func() time.Time) *bucket {
+	return &bucket{now: now, objects: map[string][]byte{}, changed: map[string]time.Time{}, until: map[string]time.Time{}}
+}
+
+// clone is a bucket with the same objects.
+func (b *bucket) clone() *bucket {
+	return &bucket{now: b.now, objects: maps.Clone(b.objects), changed: maps.Clone(b.changed), until: maps.Clone(b.until)}
+}
+
+// dump is what the bucket holds: the keys, each with the object and its lock.
+func (b *bucket) dump() map[string]string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	out := map[string]string{}
-	err := filepath.WalkDir(path, func(name string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() || strings.Contains(name, ".kedge-") {
-			return err
-		}
-		data, err := os.ReadFile(name) //nolint:gosec // the test's own folder
-		sum := sha256.Sum256(data)
-		out[strings.TrimPrefix(name, path+"/")] = hex.EncodeToString(sum[:4])
-		return err
-	})
-	if err != nil {
-		tb.Fatal(err)
+	for key, data := range b.objects {
+		out[key] = fmt.Sprintf("%x %s", sha256.Sum256(data), b.until[key])
 	}
 	return out
 }
 
-// vault is a store with object lock on top of one that has none.
-type vault struct {
-	plugins.ObjectStore
-	now func() time.Time
-
-	mu    sync.Mutex
-	until map[string]time.Time
-	calls int
+// orphan leaves what an attempt that crashed three days ago leaves.
+func (b *bucket) orphan(name, uid string) {
+	key := "backups/" + name + "/" + uid + "/0123456789abcdef/items.tar.zst.age"
+	b.objects[key], b.changed[key] = []byte("remains"), now.Add(-72*time.Hour)
 }
 
-func newVault(store plugins.ObjectStore, now func() time.Time) *vault {
-	return &vault{ObjectStore: store, now: now, until: map[string]time.Time{}}
+func (b *bucket) fail(op, key string, err error) error {
+	return &plugins.StoreError{Op: op, Store: b.String(), Key: key, Err: err}
 }
 
-func (v *vault) Put(ctx context.Context, key string, r io.Reader, opts plugins.PutOptions) (plugins.ObjectInfo, error) {
-	until := opts.RetainUntil
-	opts.RetainUntil = time.Time{}
-	info, err := v.ObjectStore.Put(ctx, key, r, opts)
-	if err == nil && !until.IsZero() {
-		v.mu.Lock()
-		defer v.mu.Unlock()
-		v.until[key] = until
+func (b *bucket) Put(_ context.Context, key string, r io.Reader, opts plugins.PutOptions) (plugins.ObjectInfo, error) {
+	data, err := io.ReadAll(r)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if _, there := b.objects[key]; err == nil && there && opts.IfNoneMatch {
+		err = plugins.ErrExists
 	}
-	return info, err
+	if err != nil {
+		return plugins.ObjectInfo{}, b.fail("put", key, err)
+	}
+	b.objects[key], b.changed[key] = data, b.now()
+	if !opts.RetainUntil.IsZero() {
+		b.until[key] = opts.RetainUntil
+	}
+	return b.info(key), nil
 }
 
-func (v *vault) Retain(ctx context.Context, key string, until time.Time) error {
-	if _, err := v.Stat(ctx, key); err != nil {
-		return err
+func (b *bucket) info(key string) plugins.ObjectInfo {
+	return plugins.ObjectInfo{Key: key, Size: int64(len(b.objects[key])), LastModified: b.changed[key]}
+}
+
+func (b *bucket) Get(_ context.Context, key string, offset, length int64) (io.ReadCloser, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	data, there := b.objects[key]
+	if !there {
+		return nil, b.fail("get", key, plugins.ErrNotFound)
 	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.calls++
-	if until.After(v.until[key]) {
-		v.until[key] = until
+	data = data[offset:]
+	if length >= 0 && length < int64(len(data)) {
+		data = data[:length]
+	}
+	return io.NopCloser(bytes.NewReader(data)), nil
+}
+
+func (b *bucket) Stat(_ context.Context, key string) (plugins.ObjectInfo, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if _, there := b.objects[key]; !there {
+		return plugins.ObjectInfo{}, b.fail("stat", key, plugins.ErrNotFound)
+	}
+	return b.info(key), nil
+}
+
+func (b *bucket) List(ctx context.Context, prefix string, fn func(plugins.ObjectInfo) error) error {
+	b.mu.Lock()
+	var found []plugins.ObjectInfo
+	for _, key := range slices.Sorted(maps.Keys(b.objects)) {
+		if strings.HasPrefix(key, prefix) {
+			found = append(found, b.info(key))
+		}
+	}
+	b.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return b.fail("list", prefix, err)
+	}
+	for _, info := range found {
+		if err := fn(info); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-func (v *vault) Delete(ctx context.Context, key string) error {
-	v.mu.Lock()
-	until := v.until[key]
-	v.mu.Unlock()
-	if until.After(v.now()) {
-		return &plugins.StoreError{Op: "delete", Store: v.String(), Key: key, Err: &plugins.RetainedError{Until: until}}
+func (b *bucket) Delete(_ context.Context, key string) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if until := b.until[key]; until.After(b.now()) {
+		return b.fail("delete", key, &plugins.RetainedError{Until: until})
 	}
-	return v.ObjectStore.Delete(ctx, key)
+	delete(b.objects, key)
+	delete(b.until, key)
+	return nil
 }
 
-// locks are the ends of all locks, by key.
-func (v *vault) locks() map[string]time.Time {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return maps.Clone(v.until)
+func (b *bucket) Retain(_ context.Context, key string, until time.Time) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if _, there := b.objects[key]; !there {
+		return b.fail("retain", key, plugins.ErrNotFound)
+	}
+	b.calls++
+	if until.After(b.until[key]) {
+		b.until[key] = until
+	}
+	return nil
 }
+
+func (b *bucket) String() string { return "memory://" }
 
 var errDead = errors.New("the process was killed")
 
