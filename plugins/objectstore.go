@@ -22,7 +22,7 @@ import (
 // Every method may be called from many goroutines, obeys its context promptly, and returns errors that wrap one of
 // the sentinels of this package where one fits (after a cancel: the context's error), and say which operation on which key failed.
 //
-// What a store can do beyond this is another interface of this package, such as Checker; As finds it through decorators.
+// What a store can do beyond this is another interface of this package, such as Checker and Retainer; As finds it through decorators.
 type ObjectStore interface {
 	// Put stores all that r yields under key. It streams: memory does not grow with the size.
 	// With PutOptions.IfNoneMatch an existing object is left as it is and the error wraps ErrExists; of any number of
@@ -49,7 +49,7 @@ type ObjectStore interface {
 	List(ctx context.Context, prefix string, fn func(ObjectInfo) error) error
 
 	// Delete removes the object and, in a versioned store, every version of it. Removing what is not there succeeds.
-	// What retention protects stays, and the error wraps ErrRetained.
+	// What retention protects stays, and the error wraps ErrRetained; it is a *RetainedError where the end is known.
 	Delete(ctx context.Context, key string) error
 
 	// String names the store for messages, without secrets: "s3://bucket/prefix", "file:///srv/backups".
@@ -100,7 +100,7 @@ func Permanent(err error) bool {
 
 // StoreError is a refusal or failure of a store, with what its reader can do about it.
 type StoreError struct {
-	Op     string // "put", "get", "stat", "list", "delete", "open"
+	Op     string // "put", "get", "stat", "list", "delete", "retain", "open"
 	Store  string // ObjectStore.String()
 	Key    string // empty where the operation has none
 	Err    error  // wraps one of the sentinels where one fits

@@ -32,6 +32,8 @@ type DeleteBackupRequestSpec struct {
 type DeleteBackupRequestStatus struct {
 	Phase   RequestPhase `json:"phase,omitempty"`
 	Message string       `json:"message,omitempty"`
+	// StartTime is when the deletion was begun. From then on it is carried through.
+	StartTime *metav1.Time `json:"startTime,omitempty"`
 	// CompletionTime is when it ended; the request is removed an hour later.
 	CompletionTime *metav1.Time `json:"completionTime,omitempty"`
 }

@@ -111,6 +111,17 @@ func (l *Location) deleteAll(ctx context.Context, keys []string) error {
 type DeletionResult struct {
 	Done     []string
 	Retained []string
+	// RetainedUntil is when the first of them may go, as far as the store says so.
+	RetainedUntil time.Time
+}
+
+// retained notes a deletion that has to wait.
+func (r *DeletionResult) retained(id string, err error) {
+	r.Retained = append(r.Retained, id)
+	known, ok := errors.AsType[*plugins.RetainedError](err)
+	if ok && (r.RetainedUntil.IsZero() || known.Until.Before(r.RetainedUntil)) {
+		r.RetainedUntil = known.Until
+	}
 }
 
 // ResumeDeletions finishes every deletion that has begun. One that fails keeps none of the others from being tried;
@@ -130,27 +141,45 @@ func (l *Location) ResumeDeletions(ctx context.Context) (DeletionResult, error) 
 	}
 	var failed []error
 	for _, uid := range uids {
-		raw, err := readAll(ctx, l.store, tombstoneKey(uid), maxSmall)
-		if errors.Is(err, plugins.ErrNotFound) {
-			continue // another finished it
-		}
-		var t *tombstone
-		if err == nil {
-			t, err = parseTombstone(raw, uid)
-		}
-		if err == nil {
-			err = l.finishDeletion(ctx, *t)
-		}
+		name, err := l.resumeDeletion(ctx, uid)
 		switch {
+		case err == nil && name == "":
 		case err == nil:
-			res.Done = append(res.Done, t.Name+"/"+uid)
+			res.Done = append(res.Done, name+"/"+uid)
 		case errors.Is(err, plugins.ErrRetained):
-			res.Retained = append(res.Retained, t.Name+"/"+uid)
+			res.retained(name+"/"+uid, err)
 		default:
 			failed = append(failed, fmt.Errorf("resume the deletion of %s: %w", uid, err))
 		}
 	}
 	return res, errors.Join(failed...)
+}
+
+// ResumeDeletion finishes the deletion of the backup with that uid, if one has begun.
+func (l *Location) ResumeDeletion(ctx context.Context, uid string) error {
+	if !validUID(uid) {
+		return fmt.Errorf("resume the deletion of %q: %w", uid, ErrInvalid)
+	}
+	if _, err := l.resumeDeletion(ctx, uid); err != nil {
+		return fmt.Errorf("resume the deletion of %s: %w", uid, err)
+	}
+	return nil
+}
+
+// resumeDeletion gives the name of the backup; "" where there is no tombstone, because nothing has begun or another finished it.
+func (l *Location) resumeDeletion(ctx context.Context, uid string) (name string, err error) {
+	raw, err := readAll(ctx, l.store, tombstoneKey(uid), maxSmall)
+	if errors.Is(err, plugins.ErrNotFound) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	t, err := parseTombstone(raw, uid)
+	if err != nil {
+		return "", err
+	}
+	return t.Name, l.finishDeletion(ctx, *t)
 }
 
 // SweepOptions say what Sweep takes.

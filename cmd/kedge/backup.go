@@ -26,6 +26,9 @@ func (a *app) backupCommand() *cobra.Command {
 		a.backupDiffCommand(),
 		a.backupDownloadCommand(),
 		a.backupVerifyCommand(),
+		a.backupHoldCommand(),
+		a.backupReleaseCommand(),
+		a.backupExtendCommand(),
 		a.backupDeleteCommand(),
 	)
 	cmd.Aliases = []string{"backups"}

@@ -23,6 +23,7 @@ func (a *app) registerCompletions(root *cobra.Command) {
 		"kedge backup get": a.completeBackups, "kedge backup delete": a.completeBackups, "kedge backup diff": a.completeBackups,
 		"kedge backup describe": backups, "kedge backup logs": backups, "kedge backup items": backups, "kedge backup show": backups,
 		"kedge backup download": backups, "kedge backup verify": backups,
+		"kedge backup hold": backups, "kedge backup release": backups, "kedge backup extend": backups,
 		"kedge location get": a.first(a.completeLocations), "kedge location describe": a.first(a.completeLocations),
 		"kedge location check": a.first(a.completeLocations), "kedge location delete": a.first(a.completeLocations),
 		"kedge restore get": a.first(a.completeRestores), "kedge restore describe": a.first(a.completeRestores),

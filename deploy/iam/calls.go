@@ -66,6 +66,7 @@ var Calls = []Call{
 	{"CompleteMultipartUpload", "writing what is large", []Right{putObject, openDataKey}},
 	{"AbortMultipartUpload", "removing the parts of a failed write", []Right{{"s3:AbortMultipartUpload", Object, Always, true}}},
 	{"DeleteObject", "deleting", []Right{{"s3:DeleteObject", Object, Always, true}, {"s3:DeleteObjectVersion", Object, Versions, true}}},
+	{"PutObjectRetention", "protecting for longer what retention keeps", []Right{putRetention}},
 	{"GetObjectLockConfiguration", "before the first retained write; checks", []Right{{"s3:GetBucketObjectLockConfiguration", Bucket, Lock, false}}},
 	{"kms Encrypt", "making a location, adding recipients", []Right{{"kms:Encrypt", LocationKey, Always, true}}},
 	{"kms Decrypt", "unlocking a location", []Right{{"kms:Decrypt", LocationKey, Always, false}}},

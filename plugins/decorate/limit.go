@@ -10,7 +10,7 @@ import (
 	"kedge.dev/kedge/plugins"
 )
 
-// Limit bounds what is under way at once: n reads (a Get until its reader is closed, a Stat), and beside them n writes (a Put, a Delete). Reads do
+// Limit bounds what is under way at once: n reads (a Get until its reader is closed, a Stat), and beside them n writes (a Put, a Delete, a Retain). Reads do
 // not wait for writes, so a Put may stream from a Get of the same store. A List takes no turn: it has one request under way, and its
 // callback may call the store. Who holds a reader open must not wait for another one.
 func Limit(store plugins.ObjectStore, n int) plugins.ObjectStore {

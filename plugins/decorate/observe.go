@@ -11,7 +11,7 @@ import (
 
 // Event is one finished operation.
 type Event struct {
-	// Op is "put", "get", "stat", "list" or "delete".
+	// Op is "put", "get", "stat", "list", "delete" or "retain".
 	Op string
 	// Key is the object, or the prefix of a list. Class is what a metric may be labelled with: the first segment of the key.
 	Key, Class string

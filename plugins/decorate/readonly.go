@@ -8,7 +8,7 @@ import (
 	"kedge.dev/kedge/plugins"
 )
 
-// ReadOnly refuses Put and Delete with plugins.ErrAccess, and examines the store without writing.
+// ReadOnly refuses Put, Delete and Retain with plugins.ErrAccess, and examines the store without writing.
 func ReadOnly(store plugins.ObjectStore) plugins.ObjectStore { return readOnly{store} }
 
 type readOnly struct{ plugins.ObjectStore }

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"regexp"
 	"strings"
-	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awsmiddleware "github.com/aws/aws-sdk-go-v2/aws/middleware"
@@ -149,6 +148,7 @@ var actions = map[string]string{
 	"stat":   "s3:GetObject and s3:ListBucket (s3:ListBucketVersions where the bucket has versions)",
 	"list":   "s3:ListBucket (s3:ListBucketVersions where the bucket has versions)",
 	"delete": "s3:DeleteObject (s3:DeleteObjectVersion where the bucket has versions)",
+	"retain": "s3:PutObjectRetention, s3:GetObjectRetention and s3:ListBucketVersions",
 }
 
 func (s *Store) accessRemedy(op string) string {
@@ -189,7 +189,7 @@ func (s *Store) retained(ctx context.Context, key, id string, cause error) error
 	case err == nil && out.ObjectLockLegalHoldStatus == types.ObjectLockLegalHoldStatusOn:
 		return fmt.Errorf("%w: it has a legal hold", plugins.ErrRetained)
 	case err == nil && aws.ToTime(out.ObjectLockRetainUntilDate).After(s.opts.Now()):
-		return fmt.Errorf("%w until %s", plugins.ErrRetained, out.ObjectLockRetainUntilDate.UTC().Format(time.RFC3339))
+		return &plugins.RetainedError{Until: *out.ObjectLockRetainUntilDate}
 	case strings.Contains(strings.ToLower(apiMessage(cause)), "object lock"):
 		return plugins.ErrRetained
 	}

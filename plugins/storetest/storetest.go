@@ -14,7 +14,7 @@ import (
 
 // Config says what the suite may expect of a store beyond the contract, and how far it goes.
 type Config struct {
-	// Retention: the store can retain objects (PutOptions.RetainUntil).
+	// Retention: the store can retain objects (PutOptions.RetainUntil, plugins.Retainer).
 	Retention bool
 	// Durable stores keep objects across two opens; Reopen opens a fresh store on the same objects. Nil leaves these tests out.
 	Reopen func(t *testing.T, store plugins.ObjectStore) plugins.ObjectStore
@@ -66,6 +66,7 @@ func Run(t *testing.T, open func(t *testing.T) plugins.ObjectStore, cfg Config) 
 		{"Delete", testDelete},
 		{"Concurrent", testConcurrent},
 		{"Retention", testRetention},
+		{"Retain", testRetain},
 		{"Reopen", testReopen},
 		{"Check", testCheck},
 		{"Name", testName},
