@@ -27,6 +27,7 @@ func (a *app) backupCommand() *cobra.Command {
 		a.backupDownloadCommand(),
 		a.backupVerifyCommand(),
 		a.backupDeleteCommand(),
+		a.backupCancelCommand(),
 	)
 	cmd.Aliases = []string{"backups"}
 	return cmd
