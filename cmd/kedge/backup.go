@@ -30,6 +30,7 @@ func (a *app) backupCommand() *cobra.Command {
 		a.backupReleaseCommand(),
 		a.backupExtendCommand(),
 		a.backupDeleteCommand(),
+		a.backupCancelCommand(),
 	)
 	cmd.Aliases = []string{"backups"}
 	return cmd

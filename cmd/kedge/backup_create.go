@@ -25,6 +25,7 @@ type backupFlags struct {
 	signKey string
 	tuning  tuningFlags
 	dryRun  bool
+	wait    bool
 	out     outputFlag
 }
 
@@ -41,6 +42,9 @@ func (a *app) backupCreateCommand() *cobra.Command {
 		Short: "Back up the objects of a cluster",
 		Long: `Back up the objects of a cluster, all or those that flags select, as they are at one moment.
 
+The server makes the backup; the command returns when it is asked for, or with --wait when it is made. With --local the backup is made by
+this process.
+
 Without a name the backup is called <cluster>-<time>. The exit code is 3 where some objects could not be taken: each is named in
 "kedge backup describe".`,
 		Example: `  # everything
@@ -56,13 +60,16 @@ Without a name the backup is called <cluster>-<time>. The exit code is 3 where s
   kedge backup create --include-namespaces shop --dry-run`,
 		Args: argsBetween(0, "NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := a.needLocal("create backup")
+			c, r, err := a.choose()
 			if err != nil {
-				return err
+				return atCommand("create backup", err)
 			}
 			name := ""
 			if len(args) == 1 {
 				name = args[0]
+			}
+			if r != nil {
+				return r.createBackup(cmd, name, &f)
 			}
 			return a.createBackup(cmd.Context(), c, name, &f)
 		},
@@ -70,11 +77,9 @@ Without a name the backup is called <cluster>-<time>. The exit code is 3 where s
 	flags := cmd.Flags()
 	f.out.bind(flags, formatTable, formatJSON, formatYAML, formatName)
 	f.binder = &binder{flags: flags}
-	f.binder.text(&f.object.Spec.StorageLocation, "storage-location", "name", "location that takes the backup (default: the default one)")
-	f.binder.duration(&f.object.Spec.TTL, "ttl", "how long the backup is kept: 72h, 30d, 12w (default: until it is deleted)")
-	f.binder.pairs(&f.object.Labels, "=", "labels", "key=value", "labels of the backup")
-	f.binder.list(&f.object.Spec.AlsoVersions, "also-versions", "served versions to archive beside the chosen one: ingresses.v1beta1.extensions")
+	bindBackup(f.binder, &f.object.Spec, &f.object.Labels)
 	flags.StringVarP(&f.file, "from-file", "f", "", "`file` with a Backup (YAML or JSON; - is stdin); flags are laid over it")
+	flags.BoolVar(&f.wait, "wait", false, "with a server: follow the backup to its end (with --local a command always does)")
 	flags.BoolVar(&f.dryRun, "dry-run", false, "count what would be backed up, and write nothing")
 	flags.StringVar(&f.signKey, "sign-key-file", "", "`file` with an Ed25519 private key (PKCS #8 PEM) that signs the backup")
 	annotate(flags, groupKeys, "sign-key-file")
@@ -83,6 +88,15 @@ Without a name the backup is called <cluster>-<time>. The exit code is 3 where s
 	bindSelection(f.binder, &f.object.Spec.Selection)
 	a.kube.bind(flags)
 	return cmd
+}
+
+// bindBackup binds the flags of what a backup is, but for its selection.
+func bindBackup(b *binder, s *v1alpha1.BackupSpec, labels *map[string]string) {
+	b.text(&s.StorageLocation, "storage-location", "name", "location that takes the backup (default: the default one)")
+	b.duration(&s.TTL, "ttl", "how long the backup is kept: 72h, 30d, 12w (default: until it is deleted)")
+	b.pairs(labels, "=", "labels", "key=value", "labels of the backup")
+	b.list(&s.AlsoVersions, "also-versions", "served versions to archive beside the chosen one: ingresses.v1beta1.extensions")
+	b.text(&s.ServiceAccountName, "service-account", "name", "with a server: service account, in its namespace, as which it reads the cluster (default: its own)")
 }
 
 func (t *tuningFlags) bind(cmd *cobra.Command) {
@@ -132,6 +146,9 @@ func (a *app) completeBackup(f *backupFlags, name string) error {
 
 func (a *app) createBackup(ctx context.Context, c *config, name string, f *backupFlags) error {
 	if err := a.completeBackup(f, name); err != nil {
+		return err
+	}
+	if err := noAccount("create backup", f.object.Spec.ServiceAccountName); err != nil {
 		return err
 	}
 	engine := &backup.Engine{
@@ -225,6 +242,14 @@ func (a *app) runBackup(ctx context.Context, engine *backup.Engine, request back
 		return err
 	}
 	return phaseError(record.Phase, `"kedge backup describe `+record.Name+`" names what is missing`, a)
+}
+
+// noAccount refuses a service account where no server could act as it.
+func noAccount(command, account string) error {
+	if account == "" {
+		return nil
+	}
+	return usageError(fmt.Errorf("%s: spec.serviceAccountName: only a server acts as a service account", command), "with --local name the account with --as system:serviceaccount:NAMESPACE:NAME")
 }
 
 // phaseError turns the phase of a result into an exit code.

@@ -32,9 +32,12 @@ its date; it is marked, and goes when it may.`,
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := a.needLocal("delete backup")
+			c, r, err := a.choose()
 			if err != nil {
-				return err
+				return atCommand("delete backup", err)
+			}
+			if r != nil {
+				return r.deleteBackups(cmd.Context(), location, args, yes, force)
 			}
 			p, err := a.openPlace(cmd.Context(), c, location)
 			if err != nil {
@@ -49,6 +52,7 @@ its date; it is marked, and goes when it may.`,
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
 	cmd.Flags().BoolVar(&force, "force", false, "delete also what is held")
 	bindLocation(cmd.Flags(), &location)
+	a.kube.bind(cmd.Flags())
 	return cmd
 }
 

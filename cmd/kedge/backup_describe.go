@@ -34,9 +34,15 @@ func (a *app) backupDescribeCommand() *cobra.Command {
 Without a key that opens the location, only what is not encrypted is printed.`,
 		Args: exactArgs("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := a.needLocal("describe backup")
+			c, r, err := a.choose()
 			if err != nil {
-				return err
+				return atCommand("describe backup", err)
+			}
+			if r != nil {
+				if err := refuseLocalFlags(cmd, "describe backup", readFlags...); err != nil {
+					return err
+				}
+				return r.describeBackup(cmd.Context(), &out, location, args[0])
 			}
 			f, err := a.findBackup(cmd.Context(), c, location, args[0])
 			if err != nil {
@@ -49,6 +55,7 @@ Without a key that opens the location, only what is not encrypted is printed.`,
 	bindLocation(cmd.Flags(), &location)
 	a.keys.bindIdentities(cmd.Flags())
 	a.keys.bindTrust(cmd.Flags())
+	a.kube.bind(cmd.Flags())
 	return cmd
 }
 
@@ -108,31 +115,46 @@ func (a *app) printBackupDetails(details *backupDetails, e *archive.Entry) {
 	d.field("Signed by", r.SignedBy)
 	d.field("Archive format", strconv.Itoa(r.FormatVersion))
 	d.field("Written by kedge", r.Kedge)
-	for _, key := range slices.Sorted(maps.Keys(r.Labels)) {
+	for _, key := range sortedKeys(r.Labels) {
 		d.field("Label", key+"="+r.Labels[key])
 	}
-	if spec, err := yaml.Marshal(details.Spec); err == nil {
-		d.section("Spec")
-		a.printIndented(string(spec))
-	}
+	a.printSpec(details.Spec)
 	if len(details.Resources) > 0 {
 		d.section("Objects")
-		for _, name := range slices.Sorted(maps.Keys(details.Resources)) {
+		for _, name := range sortedKeys(details.Resources) {
 			d.line("%8s  %s", term.Count(int64(details.Resources[name])), name)
 		}
 	}
 	if details.Report != nil {
-		a.printRemarks("Errors", details.Report.Errors)
-		a.printRemarks("Warnings", details.Report.Warnings)
-		a.printRemarks("Left out by rule", details.Report.Skipped)
-		if len(details.Report.Notes) > 0 {
-			d.section("Notes")
-			for _, note := range details.Report.Notes {
-				d.line("%s", note)
-			}
-		}
+		a.printReport(details.Report)
 	}
 }
+
+// printSpec prints the spec of an object as YAML.
+func (a *app) printSpec(spec any) {
+	if text, err := yaml.Marshal(spec); err == nil {
+		a.describe().section("Spec")
+		a.printIndented(string(text))
+	}
+}
+
+// printReport prints what a backup says of what it could not take.
+func (a *app) printReport(report *archive.Report) {
+	a.printRemarks("Errors", report.Errors)
+	a.printRemarks("Warnings", report.Warnings)
+	a.printRemarks("Left out by rule", report.Skipped)
+	if len(report.Notes) == 0 {
+		return
+	}
+	d := a.describe()
+	d.section("Notes")
+	for _, note := range report.Notes {
+		d.line("%s", note)
+	}
+}
+
+// sortedKeys are the keys of a map in order.
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
 
 // maxRemarks is how many remarks of one kind are printed to people; all of them are in the JSON.
 const maxRemarks = 50

@@ -40,9 +40,15 @@ and never printed, unless --show-secrets is given.`,
 			if f.live == (len(args) == 2) {
 				return usageError(errors.New("diff: give either a second backup or --live"), "usage: "+cmd.UseLine())
 			}
-			c, err := a.needLocal("diff")
+			c, r, err := a.choose()
 			if err != nil {
-				return err
+				return atCommand("diff", err)
+			}
+			if r != nil {
+				if err := refuseLocalFlags(cmd, "diff", readFlags...); err != nil {
+					return err
+				}
+				return r.diff(cmd.Context(), args, &f)
 			}
 			return a.diff(cmd.Context(), c, args, &f)
 		},
@@ -84,7 +90,7 @@ func (a *app) diff(ctx context.Context, c *config, names []string, f *diffFlags)
 		err = (&liveDiff{app: a, client: client, reader: readers[0], compare: &f.compare, result: result}).run(ctx, f.selection)
 	} else {
 		result.To = names[1]
-		err = (&backupDiff{from: readers[0], to: readers[1], compare: &f.compare, result: result}).run(ctx, f.selection)
+		err = (&backupDiff{from: archiveSide{readers[0]}, to: archiveSide{readers[1]}, compare: &f.compare, result: result}).run(ctx, f.selection)
 	}
 	if err != nil {
 		return fmt.Errorf("compare %s with %s: %w", result.From, result.To, err)

@@ -26,14 +26,19 @@ func (a *app) backupDownloadCommand() *cobra.Command {
 		Use:   "download NAME",
 		Short: "Write the decrypted archive of a backup to a file: a tar in zstd",
 		Long: `Write the decrypted archive of a backup to a file or to stdout: an ordinary tar file in zstd, one JSON file per object, which "tar --zstd
--xf" opens without Kedge. It holds the values of Secrets in the clear; the file is readable by its owner only.`,
+-xf" opens without Kedge. It holds the values of Secrets in the clear; the file is readable by its owner only.
+
+It needs --local: an archive does not go through the API server.`,
 		Example: `  kedge backup download nightly
   kedge backup download nightly -o - | tar --zstd -tf -`,
 		Args: exactArgs("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := a.needLocal("download backup")
+			c, r, err := a.choose()
 			if err != nil {
-				return err
+				return atCommand("download backup", err)
+			}
+			if r != nil {
+				return onlyLocal("download backup", "a whole archive does not go through the API server")
 			}
 			f, err := a.findBackup(cmd.Context(), c, location, args[0])
 			if err != nil {
@@ -50,6 +55,7 @@ func (a *app) backupDownloadCommand() *cobra.Command {
 	bindLocation(cmd.Flags(), &location)
 	a.keys.bindIdentities(cmd.Flags())
 	a.keys.bindTrust(cmd.Flags())
+	a.kube.bind(cmd.Flags())
 	return cmd
 }
 

@@ -22,19 +22,23 @@ func (a *app) backupGetCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "get [NAME...]",
 		Aliases: []string{"list", "ls"},
-		Short:   "List the backups of a location",
-		Long: `List the backups of a location, the youngest last. Damaged ones are listed with what is wrong with them.
+		Short:   "List backups",
+		Long: `List the backups that the server knows, or with --local those of a location, the youngest last. Damaged ones are listed with what is
+wrong with them.
 
 No key is needed for this.`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := a.needLocal("get backups")
+			c, r, err := a.choose()
 			if err != nil {
-				return err
+				return atCommand("get backups", err)
 			}
 			want, err := labels.Parse(selector)
 			if err != nil {
 				return usageError(fmt.Errorf("get backups: --selector: %q is not a label selector: %w", selector, err), "")
+			}
+			if r != nil {
+				return r.getBackups(cmd.Context(), &out, location, args, want)
 			}
 			p, err := a.openPlace(cmd.Context(), c, location)
 			if err != nil {
@@ -50,6 +54,7 @@ No key is needed for this.`,
 	out.bind(cmd.Flags(), formatTable, formatWide, formatJSON, formatYAML, formatName)
 	bindLocation(cmd.Flags(), &location)
 	cmd.Flags().StringVarP(&selector, "selector", "l", "", "label `selector` over backups")
+	a.kube.bind(cmd.Flags())
 	return cmd
 }
 

@@ -147,9 +147,12 @@ func (a *app) extend(ctx context.Context, f *found, end time.Time) error {
 
 // forExpiry finds a backup whose expiry is to be changed.
 func (a *app) forExpiry(ctx context.Context, command, location, name string) (*found, error) {
-	c, err := a.needLocal(command)
+	c, r, err := a.choose()
 	if err != nil {
-		return nil, err
+		return nil, atCommand(command, err)
+	}
+	if r != nil {
+		return nil, onlyLocal(command, "how long a backup is kept is written in the bucket, and the server follows it")
 	}
 	f, err := a.findBackup(ctx, c, location, name)
 	switch {

@@ -31,9 +31,15 @@ With -o json each object is one line: its reference, kind, uid, labels, owners, 
   kedge backup items nightly --include-resources secrets -o name`,
 		Args: exactArgs("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := a.needLocal("list the items of a backup")
+			c, r, err := a.choose()
 			if err != nil {
-				return err
+				return atCommand("list the items of a backup", err)
+			}
+			if r != nil {
+				if err := refuseLocalFlags(cmd, "list the items of a backup", readFlags...); err != nil {
+					return err
+				}
+				return r.backupItems(cmd.Context(), &out, location, args[0], s)
 			}
 			f, err := a.findBackup(cmd.Context(), c, location, args[0])
 			if err != nil {
@@ -51,6 +57,7 @@ With -o json each object is one line: its reference, kind, uid, labels, owners, 
 	bindSelection(&binder{flags: cmd.Flags(), group: groupSelection}, &s)
 	a.keys.bindIdentities(cmd.Flags())
 	a.keys.bindTrust(cmd.Flags())
+	a.kube.bind(cmd.Flags())
 	return cmd
 }
 
@@ -58,35 +65,54 @@ With -o json each object is one line: its reference, kind, uid, labels, owners, 
 const itemColumns = "%-42s %-24s %s%s\n"
 
 func (a *app) listItems(ctx context.Context, out *outputFlag, reader *archive.Reader, s v1alpha1.Selection) error {
-	w := bufio.NewWriter(a.ui.Out)
-	encoder := json.NewEncoder(w)
-	count := 0
-	err := selectRows(ctx, reader, s, func(_ int, row archive.Row) error {
-		if count == 0 && (out.format == formatTable || out.format == formatWide) {
-			fmt.Fprint(w, a.ui.Style(a.ui.ColorOut, term.Bold, fmt.Sprintf(itemColumns, "RESOURCE", "NAMESPACE", "NAME", "")))
-		}
-		count++
-		switch out.format {
-		case formatJSON:
-			return outputError(encoder.Encode(row))
-		case formatName:
-			_, err := fmt.Fprintln(w, term.Clean(row.String()))
-			return outputError(err)
-		}
-		more := ""
-		if out.format == formatWide {
-			more = fmt.Sprintf("   %s   %s   %s", row.APIVersion(), term.Bytes(row.Size), row.UID)
-		}
-		_, err := fmt.Fprintf(w, itemColumns, term.Clean(row.GroupResource()), term.Clean(row.Namespace), term.Clean(row.Name), term.Clean(more))
-		return outputError(err)
-	})
-	if err != nil {
+	p := a.newItemPrinter(out)
+	if err := selectRows(ctx, reader, s, func(_ int, row archive.Row) error { return p.row(row) }); err != nil {
 		return err
 	}
-	if err := w.Flush(); err != nil {
+	return p.end()
+}
+
+// itemPrinter prints rows as they come.
+type itemPrinter struct {
+	app     *app
+	format  string
+	w       *bufio.Writer
+	encoder *json.Encoder
+	count   int
+}
+
+func (a *app) newItemPrinter(out *outputFlag) *itemPrinter {
+	w := bufio.NewWriter(a.ui.Out)
+	return &itemPrinter{app: a, format: out.format, w: w, encoder: json.NewEncoder(w)}
+}
+
+func (p *itemPrinter) row(row archive.Row) error {
+	ui := p.app.ui
+	if p.count == 0 && (p.format == formatTable || p.format == formatWide) {
+		fmt.Fprint(p.w, ui.Style(ui.ColorOut, term.Bold, fmt.Sprintf(itemColumns, "RESOURCE", "NAMESPACE", "NAME", "")))
+	}
+	p.count++
+	switch p.format {
+	case formatJSON:
+		return outputError(p.encoder.Encode(row))
+	case formatName:
+		_, err := fmt.Fprintln(p.w, term.Clean(row.String()))
 		return outputError(err)
 	}
-	a.ui.Note("%s", plural(count, "object"))
+	more := ""
+	if p.format == formatWide {
+		more = fmt.Sprintf("   %s   %s   %s", row.APIVersion(), term.Bytes(row.Size), row.UID)
+	}
+	_, err := fmt.Fprintf(p.w, itemColumns, term.Clean(row.GroupResource()), term.Clean(row.Namespace), term.Clean(row.Name), term.Clean(more))
+	return outputError(err)
+}
+
+// end prints what is left, and how many rows there were.
+func (p *itemPrinter) end() error {
+	if err := p.w.Flush(); err != nil {
+		return outputError(err)
+	}
+	p.app.ui.Note("%s", plural(p.count, "object"))
 	return nil
 }
 

@@ -24,9 +24,15 @@ func (a *app) backupLogsCommand() *cobra.Command {
 		Short:   "Print the log of a backup",
 		Args:    exactArgs("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := a.needLocal("print the log")
+			c, r, err := a.choose()
 			if err != nil {
-				return err
+				return atCommand("print the log", err)
+			}
+			if r != nil {
+				if err := refuseLocalFlags(cmd, "print the log", readFlags...); err != nil {
+					return err
+				}
+				return r.backupLogs(cmd.Context(), location, args[0], out.format)
 			}
 			f, err := a.findBackup(cmd.Context(), c, location, args[0])
 			if err != nil {
@@ -46,6 +52,7 @@ func (a *app) backupLogsCommand() *cobra.Command {
 	out.bind(cmd.Flags(), formatText, formatJSON)
 	bindLocation(cmd.Flags(), &location)
 	a.keys.bindIdentities(cmd.Flags())
+	a.kube.bind(cmd.Flags())
 	return cmd
 }
 

@@ -16,7 +16,7 @@ import (
 
 func (a *app) backupShowCommand() *cobra.Command {
 	var out outputFlag
-	var location, namespace string
+	var location string
 	var view showFlags
 	cmd := &cobra.Command{
 		Use:   "show NAME RESOURCE [NAMESPACE/]OBJECT",
@@ -29,9 +29,15 @@ The values of Secrets are masked unless --show-secrets is given; metadata.manage
   kedge backup show nightly secret shop/db --show-secrets`,
 		Args: argsBetween(3, "NAME", "RESOURCE", "OBJECT"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := a.needLocal("show an object")
+			c, r, err := a.choose()
 			if err != nil {
-				return err
+				return atCommand("show an object", err)
+			}
+			if r != nil {
+				if err := refuseLocalFlags(cmd, "show an object", readFlags...); err != nil {
+					return err
+				}
+				return r.showItem(cmd.Context(), &out, location, args, view)
 			}
 			f, err := a.findBackup(cmd.Context(), c, location, args[0])
 			if err != nil {
@@ -41,7 +47,7 @@ The values of Secrets are masked unless --show-secrets is given; metadata.manage
 			if err != nil {
 				return err
 			}
-			refs, err := archivedRefs(reader.Record(), args[1], args[2], namespace)
+			refs, err := archivedRefs(reader.Record(), args[1], args[2], view.namespace)
 			if err != nil {
 				return err
 			}
@@ -49,31 +55,42 @@ The values of Secrets are masked unless --show-secrets is given; metadata.manage
 		},
 	}
 	out.bind(cmd.Flags(), formatYAML, formatJSON)
-	cmd.Flags().StringVarP(&namespace, "namespace", "n", "", "`namespace` of the object, instead of writing it before the name")
+	cmd.Flags().StringVarP(&view.namespace, "namespace", "n", "", "`namespace` of the object, instead of writing it before the name")
 	cmd.Flags().BoolVar(&view.secrets, "show-secrets", false, "print the values of Secrets")
 	cmd.Flags().BoolVar(&view.managedFields, "show-managed-fields", false, "print metadata.managedFields")
 	bindLocation(cmd.Flags(), &location)
 	a.keys.bindIdentities(cmd.Flags())
 	a.keys.bindTrust(cmd.Flags())
+	a.kube.bind(cmd.Flags())
 	return cmd
 }
 
 // showFlags say what of an object is printed.
 type showFlags struct {
+	namespace     string
 	secrets       bool
 	managedFields bool
 }
 
-// archivedRefs gives what a resource as typed ("deploy", "deployments.apps") and a name may stand for in a backup.
-func archivedRefs(record *archive.Record, resource, name, namespace string) ([]plugins.Ref, error) {
+// splitItem reads [NAMESPACE/]NAME.
+func splitItem(name, namespace string) (itsNamespace, itsName string, err error) {
 	if before, after, ok := strings.Cut(name, "/"); ok {
 		if namespace != "" && namespace != before {
-			return nil, usageError(fmt.Errorf("show object: %q names another namespace than --namespace %s", name, namespace), "")
+			return "", "", usageError(fmt.Errorf("show object: %q names another namespace than --namespace %s", name, namespace), "")
 		}
 		namespace, name = before, after
 	}
 	if name == "" || strings.Contains(name, "/") {
-		return nil, usageError(fmt.Errorf("show object: %q is not of the form NAMESPACE/NAME or NAME", name), "")
+		return "", "", usageError(fmt.Errorf("show object: %q is not of the form NAMESPACE/NAME or NAME", name), "")
+	}
+	return namespace, name, nil
+}
+
+// archivedRefs gives what a resource as typed ("deploy", "deployments.apps") and a name may stand for in a backup.
+func archivedRefs(record *archive.Record, resource, name, namespace string) ([]plugins.Ref, error) {
+	namespace, name, err := splitItem(name, namespace)
+	if err != nil {
+		return nil, err
 	}
 	var refs []plugins.Ref
 	unplaced := ""
@@ -115,6 +132,11 @@ func (a *app) showItem(ctx context.Context, out *outputFlag, reader *archive.Rea
 	if err != nil {
 		return err
 	}
+	return a.printItem(out, raw, view)
+}
+
+// printItem prints an archived object.
+func (a *app) printItem(out *outputFlag, raw []byte, view showFlags) error {
 	object, err := decodeObject(raw)
 	if err != nil {
 		return err

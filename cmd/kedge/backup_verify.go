@@ -24,9 +24,15 @@ With --deep every byte is read and every hash compared, and every object is foun
 The exit code is 5 where something is wrong with the backup.`,
 		Args: exactArgs("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := a.needLocal("verify backup")
+			c, r, err := a.choose()
 			if err != nil {
-				return err
+				return atCommand("verify backup", err)
+			}
+			if r != nil {
+				if err := refuseLocalFlags(cmd, "verify backup", readFlags...); err != nil {
+					return err
+				}
+				return r.verifyBackup(cmd.Context(), &out, location, args[0], deep)
 			}
 			f, err := a.findBackup(cmd.Context(), c, location, args[0])
 			if err != nil {
@@ -40,6 +46,7 @@ The exit code is 5 where something is wrong with the backup.`,
 	bindLocation(cmd.Flags(), &location)
 	a.keys.bindIdentities(cmd.Flags())
 	a.keys.bindTrust(cmd.Flags())
+	a.kube.bind(cmd.Flags())
 	return cmd
 }
 
@@ -86,17 +93,22 @@ func (a *app) verifyBackup(ctx context.Context, out *outputFlag, f *found, deep 
 	for _, p := range result.Problems {
 		v.Problems = append(v.Problems, problem{File: p.File, Offset: p.Offset, Message: p.Message})
 	}
+	return a.printVerified(out, &v)
+}
+
+// printVerified prints what a check found, and gives the exit code.
+func (a *app) printVerified(out *outputFlag, v *verification) error {
 	if out.structured() {
 		if err := a.printStructured(out.format, v); err != nil {
 			return err
 		}
 	} else {
-		a.printVerification(&v)
+		a.printVerification(v)
 	}
 	if v.OK {
 		return nil
 	}
-	return codeError(exitRefused, fmt.Errorf("verify backup %s: %w", f.entry.Name, errors.New(plural(len(v.Problems), "problem"))), "restore refuses this backup; use another one, or an undamaged copy of the bucket")
+	return codeError(exitRefused, fmt.Errorf("verify backup %s: %w", v.Backup, errors.New(plural(len(v.Problems), "problem"))), "restore refuses this backup; use another one, or an undamaged copy of the bucket")
 }
 
 func (a *app) printVerification(v *verification) {

@@ -127,6 +127,30 @@ func (b *binder) duration(dst *metav1.Duration, name, text string) {
 	}}, name, "", text)
 }
 
+// span binds a time span that may be unset.
+func (b *binder) span(dst **metav1.Duration, name, text string) {
+	b.add(&boundFlag{kind: "duration", set: func(value string) error {
+		d, err := parseDuration(value)
+		if err != nil {
+			return err
+		}
+		*dst = &metav1.Duration{Duration: d}
+		return nil
+	}}, name, "", text)
+}
+
+// count binds a number from 0 up.
+func (b *binder) count(dst *int, name, text string) {
+	b.add(&boundFlag{kind: "number", set: func(value string) error {
+		n, err := strconv.Atoi(value)
+		if err != nil || n < 0 {
+			return fmt.Errorf("%q is not a number from 0 up", value)
+		}
+		*dst = n
+		return nil
+	}}, name, "", text)
+}
+
 // pairs binds a map whose entries are written key<sep>value, comma-separated; the flag may be repeated.
 func (b *binder) pairs(dst *map[string]string, sep, name, kind, text string) {
 	b.add(&boundFlag{kind: kind, reset: func() { *dst = nil }, set: func(value string) error { return addPairs(dst, kind, sep, value) }}, name, "", text)

@@ -22,12 +22,15 @@ func (a *app) registerCompletions(root *cobra.Command) {
 	arguments := map[string]completion{
 		"kedge backup get": a.completeBackups, "kedge backup delete": a.completeBackups, "kedge backup diff": a.completeBackups,
 		"kedge backup describe": backups, "kedge backup logs": backups, "kedge backup items": backups, "kedge backup show": backups,
-		"kedge backup download": backups, "kedge backup verify": backups,
+		"kedge backup download": backups, "kedge backup verify": backups, "kedge backup cancel": backups,
 		"kedge backup hold": backups, "kedge backup release": backups, "kedge backup extend": backups,
+		"kedge schedule get": a.first(a.completeSchedules), "kedge schedule describe": a.first(a.completeSchedules), "kedge schedule pause": a.first(a.completeSchedules),
+		"kedge schedule unpause": a.first(a.completeSchedules), "kedge schedule run": a.first(a.completeSchedules), "kedge schedule delete": a.first(a.completeSchedules),
 		"kedge location get": a.first(a.completeLocations), "kedge location describe": a.first(a.completeLocations),
 		"kedge location check": a.first(a.completeLocations), "kedge location delete": a.first(a.completeLocations),
 		"kedge restore get": a.first(a.completeRestores), "kedge restore describe": a.first(a.completeRestores),
 		"kedge restore logs": a.first(a.completeRestores), "kedge restore resume": a.first(a.completeRestores),
+		"kedge restore cancel": a.first(a.completeRestores),
 	}
 	flags := map[string]completion{"storage-location": a.completeLocations, "from-backup": a.completeBackups}
 	var walk func(*cobra.Command)
@@ -62,10 +65,15 @@ func (a *app) first(complete completion) completion {
 	}
 }
 
-func (a *app) completeLocations(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-	c, err := a.loadConfig()
+func (a *app) completeLocations(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+	ctx, cancel := context.WithTimeout(cmd.Context(), completeTimeout)
+	defer cancel()
+	c, r, err := a.chooseLocations(ctx)
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveError
+	}
+	if r != nil {
+		return offered(r.locationChoices(ctx))
 	}
 	var names []string
 	for _, l := range c.Locations {
@@ -77,13 +85,16 @@ func (a *app) completeLocations(*cobra.Command, []string, string) ([]string, cob
 func (a *app) completeBackups(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
 	ctx, cancel := context.WithTimeout(cmd.Context(), completeTimeout)
 	defer cancel()
-	c, err := a.loadConfig()
+	c, r, err := a.choose()
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveError
 	}
 	location := ""
 	if flag := cmd.Flags().Lookup("storage-location"); flag != nil && flag.Changed {
 		location = flag.Value.String()
+	}
+	if r != nil {
+		return offered(r.backupChoices(ctx, location))
 	}
 	p, err := a.openPlace(ctx, c, location)
 	if err != nil {
@@ -101,7 +112,16 @@ func (a *app) completeBackups(cmd *cobra.Command, _ []string, _ string) ([]strin
 	return names, cobra.ShellCompDirectiveNoFileComp
 }
 
-func (a *app) completeRestores(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+func (a *app) completeRestores(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+	_, r, err := a.choose()
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	if r != nil {
+		ctx, cancel := context.WithTimeout(cmd.Context(), completeTimeout)
+		defer cancel()
+		return offered(r.restoreChoices(ctx))
+	}
 	names, err := a.restoreNames()
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveError

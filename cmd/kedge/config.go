@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
-	"strconv"
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -32,6 +31,8 @@ type config struct {
 	metav1.TypeMeta `json:",inline"`
 	// Local makes --local the default. The first location that is made or added sets it.
 	Local *bool `json:"local,omitempty"`
+	// Namespace is that of the server's objects.
+	Namespace string `json:"namespace,omitempty"`
 	// AgeIdentityFiles are tried when a backup is read.
 	AgeIdentityFiles []string `json:"ageIdentityFiles,omitempty"`
 	// Locations are where backups are kept.
@@ -197,38 +198,6 @@ func kindName(kind reflect.Kind) string {
 	default:
 		return "a number"
 	}
-}
-
-// local says whether engines run in this process.
-func (a *app) local(c *config) (bool, error) {
-	if a.flags.local.given {
-		return a.flags.local.value, nil
-	}
-	if text := a.env.Getenv("KEDGE_LOCAL"); text != "" {
-		on, err := strconv.ParseBool(text)
-		if err != nil {
-			return false, usageError(fmt.Errorf("read KEDGE_LOCAL: %q is neither true nor false", text), "")
-		}
-		return on, nil
-	}
-	return c.Local != nil && *c.Local, nil
-}
-
-// needLocal loads the configuration for a command that can run only in this process.
-func (a *app) needLocal(command string) (*config, error) {
-	c, err := a.loadConfig()
-	if err != nil {
-		return nil, err
-	}
-	on, err := a.local(c)
-	if err != nil {
-		return nil, err
-	}
-	if !on {
-		return nil, usageError(fmt.Errorf("%s: there is no Kedge server to ask, and --local is not set", command),
-			`add --local to run in this process, or set KEDGE_LOCAL=1, or "local: true" in the configuration file`)
-	}
-	return c, nil
 }
 
 // location finds a location by name; the empty name means the default one, or the only one.

@@ -13,9 +13,28 @@ import (
 
 // backupDiff compares two backups.
 type backupDiff struct {
-	from, to *archive.Reader
+	from, to diffSide
 	compare  *comparer
 	result   *comparison
+}
+
+// diffSide is a backup that is compared.
+type diffSide interface {
+	// rows calls fn for each row that a selection takes.
+	rows(ctx context.Context, s v1alpha1.Selection, fn func(located) error) error
+	// objects reads objects; they are named by placeKey.
+	objects(ctx context.Context, rows []located) (map[string][]byte, error)
+}
+
+// archiveSide is a backup that this process reads.
+type archiveSide struct{ reader *archive.Reader }
+
+func (a archiveSide) rows(ctx context.Context, s v1alpha1.Selection, fn func(located) error) error {
+	return selectRows(ctx, a.reader, s, func(frame int, row archive.Row) error { return fn(located{frame, row}) })
+}
+
+func (a archiveSide) objects(ctx context.Context, rows []located) (map[string][]byte, error) {
+	return readRows(ctx, a.reader, rows)
 }
 
 // located is a row and the frame that holds its object.
@@ -37,16 +56,17 @@ func placeKey(ref plugins.Ref) string {
 
 func (d *backupDiff) run(ctx context.Context, s v1alpha1.Selection) error {
 	before := map[string]located{}
-	err := selectRows(ctx, d.from, s, func(frame int, row archive.Row) error {
-		row.Labels, row.Owners = nil, nil
-		before[placeKey(row.Ref)] = located{frame, row}
+	err := d.from.rows(ctx, s, func(l located) error {
+		l.row.Labels, l.row.Owners = nil, nil
+		before[placeKey(l.row.Ref)] = l
 		return nil
 	})
 	if err != nil {
 		return err
 	}
 	var differing []pair
-	err = selectRows(ctx, d.to, s, func(frame int, row archive.Row) error {
+	err = d.to.rows(ctx, s, func(l located) error {
+		row := l.row
 		old, ok := before[placeKey(row.Ref)]
 		switch {
 		case !ok:
@@ -55,7 +75,7 @@ func (d *backupDiff) run(ctx context.Context, s v1alpha1.Selection) error {
 			d.result.Same++
 		default:
 			row.Labels, row.Owners = nil, nil
-			differing = append(differing, pair{old, located{frame, row}})
+			differing = append(differing, pair{old, located{l.frame, row}})
 		}
 		delete(before, placeKey(row.Ref))
 		return nil
@@ -81,11 +101,11 @@ func (d *backupDiff) comparePairs(ctx context.Context, batch []pair) error {
 	for i, p := range batch {
 		from[i], to[i] = p.from, p.to
 	}
-	before, err := readRows(ctx, d.from, from)
+	before, err := d.from.objects(ctx, from)
 	if err != nil {
 		return err
 	}
-	after, err := readRows(ctx, d.to, to)
+	after, err := d.to.objects(ctx, to)
 	if err != nil {
 		return err
 	}

@@ -32,6 +32,9 @@ func (a *app) doctorCommand() *cobra.Command {
 		Long: `Check everything that a backup and a restore need: that the cluster answers, what the account may read and create there, that the
 location can be read and written and its key opens, and that the clocks agree. Each finding that is not good says what to do.
 
+Where commands go to a server, it is checked instead of the location of this machine: its kinds, its Deployment and version, whether one
+works, what it says of its locations, and what this account may ask of it.
+
 The exit code is 1 where something failed. What is written to the bucket for the check is removed again.`,
 		Args: exactArgs(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -39,7 +42,14 @@ The exit code is 1 where something failed. What is written to the bucket for the
 			if err != nil {
 				return err
 			}
+			m, err := a.mode(c)
+			if err != nil {
+				return err
+			}
 			findings := a.checkCluster(cmd.Context())
+			if m == modeServer || m == modeUnsaid && a.serverThere(cmd.Context()) {
+				return a.printFindings(&out, append(findings, a.checkServer(cmd.Context(), c)...))
+			}
 			for _, f := range a.checkLocation(cmd.Context(), c, location) {
 				f.Name = "location: " + f.Name
 				findings = append(findings, f)
@@ -148,9 +158,13 @@ func (a *app) checkRights(ctx context.Context, client *kube.Client, discovery *k
 
 // allowed asks the API server about the account's own rights (SelfSubjectAccessReview of authorization.k8s.io/v1).
 func allowed(ctx context.Context, client *kube.Client, verb, group, resource string) (bool, error) {
+	return reviewAccess(ctx, client, authorizationv1.ResourceAttributes{Verb: verb, Group: group, Resource: resource})
+}
+
+func reviewAccess(ctx context.Context, client *kube.Client, attributes authorizationv1.ResourceAttributes) (bool, error) {
 	review := authorizationv1.SelfSubjectAccessReview{
 		TypeMeta: metav1.TypeMeta{APIVersion: "authorization.k8s.io/v1", Kind: "SelfSubjectAccessReview"},
-		Spec:     authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &authorizationv1.ResourceAttributes{Verb: verb, Group: group, Resource: resource}},
+		Spec:     authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &attributes},
 	}
 	body, err := json.Marshal(review)
 	if err != nil {

@@ -17,8 +17,9 @@ import (
 func (a *app) locationCommand() *cobra.Command {
 	cmd := group("location", "Manage where backups are kept", `A location is a bucket or a folder that holds backups, with the key that they are encrypted to.
 
-Locations are remembered in the configuration file of this machine; what is in the bucket needs no such file: "kedge location add"
-registers it on another machine.`,
+A server's locations are objects in its namespace. Those of --local are remembered in the configuration file of this machine; what is in
+the bucket needs no such file: "kedge location add" registers it on another machine. Where neither flag, environment nor configuration
+says which is meant, it is the server's where the cluster has one.`,
 		a.locationCreateCommand(),
 		a.locationAddCommand(),
 		a.locationGetCommand(),

@@ -20,12 +20,21 @@ func (a *app) locationAddCommand() *cobra.Command {
 		Long: `Register a bucket or folder that holds backups already: on a new machine, on the worst day.
 
 The location's key is pinned here, so that whoever can write the bucket cannot replace it later. It is taken from the bucket after an
-age identity or the KMS key has opened it; a machine that only writes backups can name it with --public-key instead.`,
+age identity or the KMS key has opened it; a machine that only writes backups can name it with --public-key instead.
+
+Where the cluster has a Kedge server, the location is registered there, as with "kedge location create"; its backups are then shown.`,
 		Example: `  kedge location add prod --s3-bucket acme-backups --region eu-central-1 --age-identity-file ~/kedge-identity.txt
   kedge location add prod --s3-bucket acme-backups --region eu-central-1 --kms-key-id alias/kedge --read-only`,
 		Args: exactArgs("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.addLocation(cmd.Context(), args[0], &l, publicKey)
+			c, r, err := a.chooseLocations(cmd.Context())
+			if err != nil {
+				return atCommand("add location", err)
+			}
+			if r != nil {
+				return r.addLocation(cmd.Context(), args[0], &l, publicKey)
+			}
+			return a.addLocation(cmd.Context(), c, args[0], &l, publicKey)
 		},
 	}
 	flags := cmd.Flags()
@@ -34,16 +43,13 @@ age identity or the KMS key has opened it; a machine that only writes backups ca
 	flags.StringVar(&publicKey, "public-key", "", "the location's public `key` (age1…), for machines that only write backups")
 	annotate(flags, groupKeys, "public-key")
 	a.keys.bindIdentities(flags)
+	a.kube.bind(flags)
 	return cmd
 }
 
-func (a *app) addLocation(ctx context.Context, name string, l *locationFlags, publicKey string) error {
+func (a *app) addLocation(ctx context.Context, c *config, name string, l *locationFlags, publicKey string) error {
 	const command = "add location"
 	object, err := l.object(command, name)
-	if err != nil {
-		return err
-	}
-	c, err := a.loadConfig()
 	if err != nil {
 		return err
 	}

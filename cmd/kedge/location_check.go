@@ -17,16 +17,21 @@ func (a *app) locationCheckCommand() *cobra.Command {
 		Use:   "check [NAME]",
 		Short: "Check that a location can be read and written, and that its key opens",
 		Long: `Check that a location can be reached, read and written, that it refuses to overwrite, that its clock agrees with ours, and that an
-identity or KMS key at hand opens its private key. What is written for that is removed again.`,
+identity or KMS key at hand opens its private key. What is written for that is removed again.
+
+Of a server's location, it says what the server found out when it looked last.`,
 		Args: argsBetween(0, "NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := a.loadConfig()
+			c, r, err := a.chooseLocations(cmd.Context())
 			if err != nil {
-				return err
+				return atCommand("check location", err)
 			}
 			name := ""
 			if len(args) == 1 {
 				name = args[0]
+			}
+			if r != nil {
+				return r.checkLocation(cmd.Context(), &out, name)
 			}
 			if _, err := c.location(name); err != nil {
 				return err
@@ -36,6 +41,7 @@ identity or KMS key at hand opens its private key. What is written for that is r
 	}
 	out.bind(cmd.Flags(), formatTable, formatJSON, formatYAML)
 	a.keys.bindIdentities(cmd.Flags())
+	a.kube.bind(cmd.Flags())
 	return cmd
 }
 

@@ -30,6 +30,7 @@ type createFlags struct {
 	location   locationFlags
 	recipients []string
 	generate   string
+	give       bool
 }
 
 func (a *app) locationCreateCommand() *cobra.Command {
@@ -45,7 +46,11 @@ so that only age identities or an AWS KMS key open it. At least one of them must
   --kms-key-id      ` + wrap(worstDayKMS, 20) + `
   --age-recipient   ` + wrap(worstDayAge, 20) + `
 
-Both together: either opens it.`,
+Both together: either opens it.
+
+Where the cluster has a Kedge server, the location is made for it: an object in its namespace, which --local=false asks for in any case and
+--local prevents. Files that flags name become Secrets beside it: with --credentials-file the credentials, with --age-identity-file the
+identity that lets the server restore. The server itself makes the bucket a location.`,
 		Example: `  # a bucket, opened by a new age identity
   kedge location create prod --s3-bucket acme-backups --region eu-central-1 --generate-age-identity ~/kedge-identity.txt
 
@@ -55,24 +60,33 @@ Both together: either opens it.`,
   # a folder
   kedge location create usb --path /media/usb/backups --age-recipient age1…`,
 		Args: exactArgs("NAME"),
-		RunE: func(cmd *cobra.Command, args []string) error { return a.createLocation(cmd.Context(), args[0], &f) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, r, err := a.chooseLocations(cmd.Context())
+			switch {
+			case err != nil:
+				return atCommand("create location", err)
+			case r != nil:
+				return r.createLocation(cmd.Context(), args[0], &f)
+			case f.give:
+				return usageError(errors.New("create location: --give-identity-to-server is given, and there is no server"), "leave it away, or say --local=false")
+			}
+			return a.createLocation(cmd.Context(), c, args[0], &f)
+		},
 	}
 	flags := cmd.Flags()
 	f.location.bind(flags)
 	flags.StringArrayVar(&f.recipients, "age-recipient", nil, "age `recipient` (age1…), or a file of them, whose identity opens the location (repeatable)")
 	flags.StringVar(&f.generate, "generate-age-identity", "", "make a new age identity in this new `file` and use it")
-	annotate(flags, groupKeys, "age-recipient", "generate-age-identity")
+	flags.BoolVar(&f.give, "give-identity-to-server", false, "put the new age identity into a Secret too, with which the server can restore")
+	annotate(flags, groupKeys, "age-recipient", "generate-age-identity", "give-identity-to-server")
+	a.kube.bind(flags)
 	a.keys.bindIdentities(flags)
 	return cmd
 }
 
-func (a *app) createLocation(ctx context.Context, name string, f *createFlags) error {
+func (a *app) createLocation(ctx context.Context, c *config, name string, f *createFlags) error {
 	const command = "create location"
 	object, err := f.location.object(command, name)
-	if err != nil {
-		return err
-	}
-	c, err := a.loadConfig()
 	if err != nil {
 		return err
 	}

@@ -9,14 +9,21 @@ import (
 )
 
 func (a *app) locationDeleteCommand() *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:     "delete NAME",
 		Aliases: []string{"remove", "rm"},
-		Short:   "Forget a location on this machine; the bucket stays as it is",
+		Short:   "Forget a location; the bucket stays as it is",
 		Args:    exactArgs("NAME"),
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
+			_, r, err := a.chooseLocations(cmd.Context())
+			if err != nil {
+				return atCommand("delete location", err)
+			}
+			if r != nil {
+				return r.deleteLocation(cmd.Context(), args[0])
+			}
 			var spec v1alpha1.BackupStorageLocationSpec
-			err := a.updateConfig(func(c *config) error {
+			err = a.updateConfig(func(c *config) error {
 				l, err := c.location(args[0])
 				if err != nil {
 					return err
@@ -32,4 +39,6 @@ func (a *app) locationDeleteCommand() *cobra.Command {
 			return nil
 		},
 	}
+	a.kube.bind(cmd.Flags())
+	return cmd
 }

@@ -7,14 +7,17 @@ import (
 )
 
 func (a *app) locationDescribeCommand() *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "describe NAME",
-		Short: "Say everything that this machine knows about a location",
+		Short: "Say everything about a location",
 		Args:  exactArgs("NAME"),
-		RunE: func(_ *cobra.Command, args []string) error {
-			c, err := a.loadConfig()
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, r, err := a.chooseLocations(cmd.Context())
 			if err != nil {
-				return err
+				return atCommand("describe location", err)
+			}
+			if r != nil {
+				return r.describeLocation(cmd.Context(), args[0])
 			}
 			l, err := c.location(args[0])
 			if err != nil {
@@ -24,6 +27,8 @@ func (a *app) locationDescribeCommand() *cobra.Command {
 			return nil
 		},
 	}
+	a.kube.bind(cmd.Flags())
+	return cmd
 }
 
 func (a *app) describeLocation(c *config, l *v1alpha1.BackupStorageLocation) {

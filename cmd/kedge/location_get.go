@@ -1,6 +1,8 @@
 package main
 
 import (
+	"strings"
+
 	"github.com/spf13/cobra"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -13,12 +15,15 @@ func (a *app) locationGetCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "get [NAME]",
 		Aliases: []string{"list", "ls"},
-		Short:   "List the locations that this machine knows",
+		Short:   "List the locations",
 		Args:    argsBetween(0, "NAME"),
-		RunE: func(_ *cobra.Command, args []string) error {
-			c, err := a.loadConfig()
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, r, err := a.chooseLocations(cmd.Context())
 			if err != nil {
-				return err
+				return atCommand("get locations", err)
+			}
+			if r != nil {
+				return r.getLocations(cmd.Context(), &out, strings.Join(args, ""))
 			}
 			locations := c.Locations
 			if len(args) == 1 {
@@ -35,6 +40,7 @@ func (a *app) locationGetCommand() *cobra.Command {
 		},
 	}
 	out.bind(cmd.Flags(), formatTable, formatWide, formatJSON, formatYAML, formatName)
+	a.kube.bind(cmd.Flags())
 	return cmd
 }
 

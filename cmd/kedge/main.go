@@ -7,7 +7,10 @@ import (
 	"context"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime/debug"
+	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -34,6 +37,7 @@ func mainCode() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	a := newApp(environment{
+		Plugin: strings.HasPrefix(filepath.Base(os.Args[0]), "kubectl-"),
 		Getenv: os.Getenv,
 		Now:    time.Now,
 		Stdin:  os.Stdin,
@@ -42,7 +46,9 @@ func mainCode() int {
 	})
 	finished := context.AfterFunc(ctx, func() {
 		stop() // from here on the next signal ends the process
-		a.ui.Warn("cancelling; what is half done is finished or taken back (press Ctrl-C again to kill)")
+		if !a.following.Load() {
+			a.ui.Warn("cancelling; what is half done is finished or taken back (press Ctrl-C again to kill)")
+		}
 	})
 	defer finished()
 	return a.run(ctx, os.Args[1:])
@@ -50,6 +56,8 @@ func mainCode() int {
 
 // environment is everything that the commands take from the process.
 type environment struct {
+	// Plugin says that kubectl runs this program, as "kubectl kedge".
+	Plugin                bool
 	Getenv                func(string) string
 	Now                   func() time.Time
 	Stdin, Stdout, Stderr *os.File
@@ -65,12 +73,15 @@ type app struct {
 	kube clusterFlags
 	// keys are the flags of commands that read encrypted data.
 	keys keyFlags
+	// following says that a server works, and that this process only looks on.
+	following atomic.Bool
 }
 
 // globalFlags are understood by every command.
 type globalFlags struct {
 	configFile string
 	local      optionalBool
+	namespace  string
 	quiet      bool
 	noColor    bool
 }
@@ -95,6 +106,7 @@ func (a *app) run(ctx context.Context, args []string) int {
 		return exitOK
 	}
 	f := explain(ctx, err)
+	f.hint = a.called(f.hint)
 	f.print(a.ui)
 	return f.code
 }

@@ -16,12 +16,14 @@ import (
 func (a *app) restoreCommand() *cobra.Command {
 	cmd := group("restore", "Restore backups, and look at what became of it", `A restore brings the objects of a backup into a cluster: the one they came from or another, of the same version or a newer one.
 
-Its journal is kept on this machine, so that a restore that was cancelled or killed can go on where it was.`,
+The server carries it out, and goes on by itself where it was interrupted. With --local this process does; its journal is kept on this
+machine, so that a restore that was cancelled or killed can go on where it was.`,
 		a.restoreCreateCommand(),
 		a.restoreGetCommand(),
 		a.restoreDescribeCommand(),
 		a.restoreLogsCommand(),
 		a.restoreResumeCommand(),
+		a.restoreCancelCommand(),
 	)
 	cmd.Aliases = []string{"restores"}
 	return cmd

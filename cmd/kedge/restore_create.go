@@ -24,6 +24,7 @@ type restoreFlags struct {
 	transformsFile string
 	concurrency    int
 	dryRun         bool
+	wait           bool
 	exitCode       bool
 	out            outputFlag
 }
@@ -38,7 +39,10 @@ func (a *app) restoreCreateCommand() *cobra.Command {
 With --dry-run nothing is written: the target is asked about every object, and what would be created, updated (with the difference) or
 refused (by whom and why) is printed.
 
-Ctrl-C cancels cleanly; "kedge restore resume NAME" goes on, also after a crash. The exit code is 3 where some objects could not be
+The server restores into its own cluster; the command returns when that is asked for, or with --wait when it is done. With --local this
+process restores: Ctrl-C cancels cleanly, and "kedge restore resume NAME" goes on, also after a crash. --dry-run needs --local.
+
+The exit code is 3 where some objects could not be
 restored: each is named in the report.`,
 		Example: `  # look first
   kedge restore create --from-backup nightly --dry-run
@@ -50,13 +54,16 @@ restored: each is named in the report.`,
   kedge restore create --from-backup nightly --storage-class-mappings gp2:gp3 --transforms-file green.yaml`,
 		Args: argsBetween(0, "NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := a.needLocal("create restore")
+			c, r, err := a.choose()
 			if err != nil {
-				return err
+				return atCommand("create restore", err)
 			}
 			name := ""
 			if len(args) == 1 {
 				name = args[0]
+			}
+			if r != nil {
+				return r.createRestore(cmd, name, &f)
 			}
 			return a.createRestore(cmd.Context(), c, name, &f)
 		},
@@ -65,6 +72,7 @@ restored: each is named in the report.`,
 	f.out.bind(flags, formatTable, formatWide, formatJSON, formatYAML, formatName)
 	f.bind(cmd)
 	flags.StringVarP(&f.file, "from-file", "f", "", "`file` with a Restore (YAML or JSON; - is stdin); flags are laid over it")
+	flags.BoolVar(&f.wait, "wait", false, "with a server: follow the restore to its end (with --local a command always does)")
 	flags.BoolVar(&f.dryRun, "dry-run", false, "say what would happen to each object, and write nothing")
 	flags.BoolVar(&f.exitCode, "exit-code", false, "with --dry-run: exit with code 3 where something would be changed or refused")
 	flags.IntVar(&f.concurrency, "concurrency", 0, "most requests to the API server at once (default: it adapts)")
@@ -82,6 +90,7 @@ func (f *restoreFlags) bind(cmd *cobra.Command) {
 	f.binder = b
 	b.text(&s.BackupName, "from-backup", "name", "backup to restore, by name or uid")
 	b.text(&s.StorageLocation, "storage-location", "name", "location that holds the backup (default: the default one)")
+	b.text(&s.ServiceAccountName, "service-account", "name", "with a server: service account, in its namespace, as which it writes to the cluster (default: its own)")
 	b.duration(&s.WaitTimeout, "wait-timeout", "longest wait for one thing to become ready (default 5m)")
 	b.group = groupKeys
 	b.toggle(&s.RequireSignature, "require-signature", "refuse a backup that no trusted key signed")
@@ -243,6 +252,9 @@ func (a *app) readRestoreFiles(f *restoreFlags) error {
 
 func (a *app) createRestore(ctx context.Context, c *config, name string, f *restoreFlags) error {
 	if err := a.completeRestore(f, name); err != nil {
+		return err
+	}
+	if err := noAccount("create restore", f.object.Spec.ServiceAccountName); err != nil {
 		return err
 	}
 	if _, err := a.findRestoreState(f.object.Name); err == nil && !f.dryRun {

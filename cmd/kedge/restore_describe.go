@@ -2,7 +2,6 @@ package main
 
 import (
 	"github.com/spf13/cobra"
-	"sigs.k8s.io/yaml"
 
 	"kedge.dev/kedge/api/v1alpha1"
 	"kedge.dev/kedge/internal/term"
@@ -24,9 +23,15 @@ func (a *app) restoreDescribeCommand() *cobra.Command {
 		Short: "Say everything about a restore: what failed, was converted or left out, and why",
 		Args:  exactArgs("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := a.needLocal("describe restore")
+			c, r, err := a.choose()
 			if err != nil {
-				return err
+				return atCommand("describe restore", err)
+			}
+			if r != nil {
+				if err := refuseLocalFlags(cmd, "describe restore", "age-identity-file"); err != nil {
+					return err
+				}
+				return r.describeRestore(cmd.Context(), &out, args[0], all)
 			}
 			object, report, err := a.findReport(cmd.Context(), c, location, args[0])
 			if err != nil {
@@ -42,10 +47,20 @@ func (a *app) restoreDescribeCommand() *cobra.Command {
 	cmd.Flags().BoolVar(&all, "all", false, "name every object that is not simply created, not only those that failed")
 	bindLocation(cmd.Flags(), &location)
 	a.keys.bindIdentities(cmd.Flags())
+	a.kube.bind(cmd.Flags())
 	return cmd
 }
 
 func (a *app) printRestoreDetails(o *v1alpha1.Restore, report *restore.Report, all bool) error {
+	a.printRestoreHead(o, report)
+	if report == nil {
+		a.ui.Note("No run of this restore has ended. If none is running, go on with: kedge restore resume %s", o.Name)
+	}
+	a.printSpec(o.Spec)
+	return a.printRestoreResult(report, all)
+}
+
+func (a *app) printRestoreHead(o *v1alpha1.Restore, report *restore.Report) {
 	d := a.describe()
 	d.field("Name", o.Name)
 	d.field("UID", string(o.UID))
@@ -69,16 +84,14 @@ func (a *app) printRestoreDetails(o *v1alpha1.Restore, report *restore.Report, a
 			d.field("Took", term.Duration(took))
 		}
 	}
-	if report == nil {
-		a.ui.Note("No run of this restore has ended. If none is running, go on with: kedge restore resume %s", o.Name)
-	}
-	if spec, err := yaml.Marshal(o.Spec); err == nil {
-		d.section("Spec")
-		a.printIndented(string(spec))
-	}
+}
+
+// printRestoreResult prints what a report says.
+func (a *app) printRestoreResult(report *restore.Report, all bool) error {
 	if report == nil {
 		return nil
 	}
+	d := a.describe()
 	d.section("Result")
 	if err := a.printText(report.WriteSummary); err != nil {
 		return err

@@ -19,14 +19,20 @@ func (a *app) restoreGetCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "get [NAME]",
 		Aliases: []string{"list", "ls"},
-		Short:   "List the restores of this machine and of a location",
-		Long: `List the restores of this machine, and those whose reports are in the location, the youngest last. Reports are encrypted: without a
+		Short:   "List restores",
+		Long: `List the restores that the server knows; or with --local those of this machine, and those whose reports are in the location, the youngest last. Reports are encrypted: without a
 key that opens the location, only restores of this machine are listed.`,
 		Args: argsBetween(0, "NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := a.needLocal("get restores")
+			c, r, err := a.choose()
 			if err != nil {
-				return err
+				return atCommand("get restores", err)
+			}
+			if r != nil {
+				if err := refuseLocalFlags(cmd, "get restores", "age-identity-file"); err != nil {
+					return err
+				}
+				return r.getRestores(cmd.Context(), &out, location, args)
 			}
 			restores, err := a.knownRestores(cmd.Context(), c, location)
 			if err != nil {
@@ -44,6 +50,7 @@ key that opens the location, only restores of this machine are listed.`,
 	out.bind(cmd.Flags(), formatTable, formatWide, formatJSON, formatYAML, formatName)
 	bindLocation(cmd.Flags(), &location)
 	a.keys.bindIdentities(cmd.Flags())
+	a.kube.bind(cmd.Flags())
 	return cmd
 }
 

@@ -17,12 +17,18 @@ func (a *app) restoreLogsCommand() *cobra.Command {
 		Use:     "logs NAME",
 		Aliases: []string{"log"},
 		Short:   "Print the log of a restore",
-		Long:    `Print the log of a restore of this machine, or the report's lines where only the location knows the restore.`,
+		Long:    `Print the log of a restore: through the server, or with --local of this machine, or the report's lines where only the location knows the restore.`,
 		Args:    exactArgs("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := a.needLocal("print the log")
+			c, r, err := a.choose()
 			if err != nil {
-				return err
+				return atCommand("print the log", err)
+			}
+			if r != nil {
+				if err := refuseLocalFlags(cmd, "print the log", "age-identity-file"); err != nil {
+					return err
+				}
+				return r.restoreLogs(cmd.Context(), args[0], out.format)
 			}
 			return a.restoreLogs(cmd.Context(), c, location, args[0], out.format)
 		},
@@ -30,6 +36,7 @@ func (a *app) restoreLogsCommand() *cobra.Command {
 	out.bind(cmd.Flags(), formatText, formatJSON)
 	bindLocation(cmd.Flags(), &location)
 	a.keys.bindIdentities(cmd.Flags())
+	a.kube.bind(cmd.Flags())
 	return cmd
 }
 

@@ -17,12 +17,17 @@ func (a *app) restoreResumeCommand() *cobra.Command {
 		Use:   "resume NAME",
 		Short: "Go on with a restore that was cancelled, killed or partially failed",
 		Long: `Go on with a restore of this machine that was cancelled or killed, where it was. What is in the cluster already is not made twice;
-what failed is tried again.`,
+what failed is tried again.
+
+A server goes on with its restores by itself; for those nothing is to be resumed.`,
 		Args: exactArgs("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := a.needLocal("resume restore")
+			c, r, err := a.choose()
 			if err != nil {
-				return err
+				return atCommand("resume restore", err)
+			}
+			if r != nil {
+				return r.resumeRestore(cmd.Context(), args[0])
 			}
 			return a.resumeRestore(cmd.Context(), c, args[0], concurrency, &out)
 		},

@@ -16,6 +16,7 @@ func (a *app) rootCommand() *cobra.Command {
 		Long: `Kedge backs up the objects of a Kubernetes cluster to a bucket, shows what a backup holds, and restores it into
 the same cluster or another one, of the same version or a newer one.
 
+A server in the cluster does the work ("kedge install"); commands write and follow its objects, with the rights of the kubeconfig's user.
 With --local everything runs in this process and nothing is installed in the cluster.`,
 		SilenceErrors:     true,
 		SilenceUsage:      true,
@@ -39,12 +40,14 @@ With --local everything runs in this process and nothing is installed in the clu
 	flags.StringVar(&a.flags.configFile, "config", "", "file with locations and settings (default $KEDGE_CONFIG, else kedge/config.yaml in the user's configuration folder)")
 	flags.Var(&a.flags.local, "local", "run in this process, with nothing installed in the cluster (default $KEDGE_LOCAL, else \"local\" of the config file)")
 	flags.Lookup("local").NoOptDefVal = "true"
+	flags.StringVar(&a.flags.namespace, "kedge-namespace", "", "`namespace` of the Kedge server's objects (default $KEDGE_NAMESPACE, else \"namespace\" of the config file, else \"kedge\")")
 	flags.BoolVarP(&a.flags.quiet, "quiet", "q", false, "print no notes and no progress")
 	flags.BoolVar(&a.flags.noColor, "no-color", false, "print no colour (as does the environment variable NO_COLOR)")
 	root.AddCommand(
 		a.locationCommand(),
 		a.backupCommand(),
 		a.restoreCommand(),
+		a.scheduleCommand(),
 		a.doctorCommand(),
 		a.serverCommand(),
 		a.installCommand(),
@@ -56,6 +59,7 @@ With --local everything runs in this process and nothing is installed in the clu
 		environmentTopic(),
 	)
 	a.registerCompletions(root)
+	a.asPlugin(root)
 	return root
 }
 
@@ -80,7 +84,7 @@ func chooseCommand(cmd *cobra.Command, args []string) error {
 
 // prefix is how messages name a command: "backup create: "; nothing for kedge itself, which every message begins with.
 func prefix(cmd *cobra.Command) string {
-	path := strings.TrimPrefix(cmd.CommandPath(), cmd.Root().Name())
+	path := strings.TrimPrefix(cmd.CommandPath(), cmd.Root().CommandPath())
 	if path == "" {
 		return ""
 	}

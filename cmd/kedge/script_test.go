@@ -15,7 +15,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"kedge": main})
+	testscript.Main(m, map[string]func(){"kedge": main, "kubectl-kedge": main})
 }
 
 // TestScripts runs the scripts that need no cluster.

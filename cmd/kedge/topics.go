@@ -23,6 +23,7 @@ func environmentTopic() *cobra.Command {
 
   KEDGE_CONFIG             the configuration file (--config)
   KEDGE_LOCAL              true or false: whether commands run in this process (--local)
+  KEDGE_NAMESPACE          the namespace of the server's objects (--kedge-namespace)
   KEDGE_AGE_IDENTITY_FILE  the age identity that opens locations (--age-identity-file)
   KEDGE_STATE_DIR          where restores keep their journals (default $XDG_STATE_HOME/kedge, else ~/.local/state/kedge)
   KUBECONFIG               the kubeconfig (--kubeconfig)
@@ -37,6 +38,7 @@ The configuration file (YAML):
   apiVersion: cli.kedge.dev/v1alpha1
   kind: Config
   local: true                      # run with --local unless told otherwise
+  namespace: kedge                 # of the server's objects
   ageIdentityFiles:                # tried when backups are read
   - /home/me/kedge-identity.txt
   locations:                       # BackupStorageLocation objects of kedge.dev/v1alpha1

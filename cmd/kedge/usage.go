@@ -15,13 +15,14 @@ const groupAnnotation = "kedge_group"
 // The headings, in the order of help texts. Flags without one come first.
 const (
 	groupSelection = "Selection flags"
+	groupRetention = "Retention flags"
 	groupChange    = "Flags that change objects on their way"
 	groupS3        = "S3 flags"
 	groupKeys      = "Key flags"
 	groupCluster   = "Cluster flags (as in kubectl)"
 )
 
-var flagGroups = []string{"", groupSelection, groupChange, groupS3, groupKeys, groupCluster}
+var flagGroups = []string{"", groupSelection, groupRetention, groupChange, groupS3, groupKeys, groupCluster}
 
 // usage prints how a command is called, with its flags under headings.
 func usage(cmd *cobra.Command) error {
