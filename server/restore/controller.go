@@ -102,19 +102,22 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 // step looks at where the work stands and changes the status accordingly. It gives the work that is to begin, once that is noted.
 func (r *Reconciler) step(ctx context.Context, o *v1alpha1.Restore) (pool.Work[*restore.Report], error) {
 	state := r.Pool.State(o.UID)
-	if o.Spec.Cancel && state.Phase != pool.Ended {
-		switch {
-		case state.Phase == pool.Running:
+	if o.Spec.Cancel {
+		switch state.Phase {
+		case pool.Running:
 			r.Pool.Cancel(o.UID)
 			return nil, nil // its end is told by the pool
-		case state.Phase == pool.Queued:
+		case pool.Queued:
 			r.Pool.Forget(o.UID)
+			state.Phase = pool.Unknown
+			o.Status.Attempts--
+		case pool.Unknown, pool.Ended:
 		}
-		if o.Status.StartTime == nil || state.Phase == pool.Queued && o.Status.Attempts == 1 {
+		if state.Phase == pool.Unknown && o.Status.Attempts <= 0 {
 			r.finish(o, v1alpha1.PhaseCancelled, "It was cancelled before it was begun.")
 			return nil, nil
 		}
-		// An earlier server had begun. The work sees spec.cancel, and writes nothing but the report.
+		// Where an earlier server had begun, the work reads the journal, writes nothing to the cluster, and makes the report.
 	}
 	switch state.Phase {
 	case pool.Queued, pool.Running:
@@ -206,8 +209,8 @@ func (r *Reconciler) ended(o *v1alpha1.Restore, state pool.State[*restore.Report
 	switch {
 	case state.Result != nil:
 		r.reported(o, state.Result)
-	case err == nil || errors.Is(err, pool.ErrCancelled):
-		r.finish(o, v1alpha1.PhaseCancelled, "It was cancelled before it wrote anything.")
+	case errors.Is(err, pool.ErrCancelled):
+		r.finish(o, v1alpha1.PhaseCancelled, "It was cancelled: "+err.Error())
 	case outcome.Of(err).Kind == outcome.IsStalled:
 		return err
 	case o.Status.Attempts >= maxAttempts:

@@ -185,3 +185,27 @@ func TestForgedJournal(t *testing.T) {
 		t.Errorf("the forged journal was taken: %v", err)
 	}
 }
+
+// TestCancelledAfterDeath cancels a restore whose server was killed: the next one writes nothing more to the cluster, and reports what was done.
+func TestCancelledAfterDeath(t *testing.T) {
+	w := newWorld(t, "1.36.3", "late")
+	registry := &location.Registry{Client: w.client, Secrets: w.client, Namespace: w.kedge, PrivateDir: t.TempDir(), Now: time.Now}
+	place, err := registry.Get(t.Context(), "main")
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := w.restore(t, "late", nil)
+	o.Status.Attempts = 1
+	if _, _, err := w.mortal(t, o, place, 45, true); err == nil {
+		t.Fatal("the restore was not killed")
+	}
+	before := w.state(t)
+	o.Status.Attempts, o.Spec.Cancel = 2, true
+	report, _, err := w.mortal(t, o, place, -1, false)
+	if err != nil || report.Phase != v1alpha1.PhaseCancelled || report.Counts.Planned != sizeOfShop || report.Counts.Created > len(before)+1 {
+		t.Fatalf("%+v, %v", report, err)
+	}
+	if diff := cmp.Diff(before, w.state(t)); diff != "" {
+		t.Errorf("it was written on:\n%s", diff)
+	}
+}

@@ -99,7 +99,10 @@ func (a *attempt) run(ctx context.Context, progress func(v1alpha1.Progress)) (*r
 	case report == nil, err != nil && !last:
 		return nil, a.stopped(ctx, err)
 	}
-	return report, a.keep(ctx, report)
+	if err := a.keep(ctx, report); err != nil {
+		return nil, err
+	}
+	return report, nil
 }
 
 // open takes the journal over and reads how it begins.
@@ -219,17 +222,31 @@ func (a *attempt) carryOut(ctx context.Context, engine *restore.Engine, plan *re
 	group.Go(func() error { return a.journal.Run(journalCtx) })
 	group.Go(func() (err error) {
 		defer stop()
-		engineCtx := groupCtx
+		engineCtx, cancel := context.WithCancel(groupCtx)
+		defer cancel()
 		if a.object.Spec.Cancel {
-			cancelled, end := context.WithCancel(groupCtx)
-			end()
-			engineCtx = cancelled
+			engine.Journal = readOnce{a.journal, cancel}
 		}
 		report, err = engine.Run(engineCtx, plan)
 		return err
 	})
 	err = group.Wait()
 	return report, err
+}
+
+// readOnce is the journal of a restore that was cancelled when its server was dead already: once it is read, there is nothing more to do.
+type readOnce struct {
+	restore.Journal
+	cancel context.CancelFunc
+}
+
+// Replay cancels the restore when everything is read.
+func (j readOnce) Replay(ctx context.Context, fn func(restore.Record) error) error {
+	err := j.Journal.Replay(ctx, fn)
+	if err == nil {
+		j.cancel()
+	}
+	return err
 }
 
 // stopped keeps the log of an attempt that is not the restore's end.
