@@ -62,7 +62,7 @@ func newBuilder(p *Plan, e *Engine) *builder {
 
 // askTarget learns the target's identity, clock, APIs and namespaces.
 func (b *builder) askTarget(ctx context.Context) error {
-	resp, err := b.e.Kube.Do(ctx, kube.Request{Path: "/api/v1/namespaces/kube-system"})
+	resp, err := b.e.look().Do(ctx, kube.Request{Path: "/api/v1/namespaces/kube-system"})
 	if err != nil {
 		return fmt.Errorf("identify the target: %w", err)
 	}
@@ -73,12 +73,12 @@ func (b *builder) askTarget(ctx context.Context) error {
 	if b.plan.started, err = http.ParseTime(resp.Header.Get("Date")); err != nil {
 		b.plan.started = b.e.now().Truncate(time.Second)
 	}
-	if b.plan.discovery, err = b.e.Kube.Discover(ctx); err != nil {
+	if b.plan.discovery, err = b.e.look().Discover(ctx); err != nil {
 		return fmt.Errorf("discover the target's APIs: %w", err)
 	}
 	b.plan.Target = v1alpha1.ClusterInfo{UID: head.UID, Name: b.e.TargetName, Version: b.plan.discovery.ServerVersion}
 	b.sameMinor = minor(b.plan.Target.Version) == minor(b.plan.Source.Cluster.Version)
-	_, err = b.e.Kube.List(ctx, kube.ListRequest{Path: "/api/v1/namespaces"}, func(raw []byte) error {
+	_, err = b.e.look().List(ctx, kube.ListRequest{Path: "/api/v1/namespaces"}, func(raw []byte) error {
 		h, err := rawjson.ReadHead(raw)
 		b.plan.live[h.Name] = h.Deleting
 		return err
@@ -396,6 +396,9 @@ func (b *builder) mapNamespaces() {
 		if r.stage == stageNamespaces {
 			ns = b.plan.mapped[b.interner.intern(it.name)]
 			name = ns
+		}
+		if b.keepsOwn(it, r, ns); it.state != Pending {
+			continue
 		}
 		if sources[ns] < 2 {
 			continue

@@ -10,6 +10,12 @@ import (
 type Engine struct {
 	// Kube is the cluster that is restored into.
 	Kube *kube.Client
+	// Look is who reads the target's identity, APIs and namespaces for the plan; nil is Kube. It is another where Kube is an account that
+	// may do no more than it must.
+	Look *kube.Client
+	// OwnNamespace is where Kedge itself runs in the target; "" where it does not. What is there is not changed, nor are its workloads
+	// and rights doubled.
+	OwnNamespace string
 	// Source is what is restored.
 	Source Source
 	// Journal makes a killed run resumable; nil keeps none.
@@ -45,6 +51,13 @@ type Progress struct {
 }
 
 func (e *Engine) now() time.Time { return e.Now() }
+
+func (e *Engine) look() *kube.Client {
+	if e.Look != nil {
+		return e.Look
+	}
+	return e.Kube
+}
 
 func (e *Engine) concurrency() int {
 	if e.Concurrency > 0 {

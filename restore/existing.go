@@ -127,6 +127,9 @@ func (x *run) byPolicy(ctx context.Context, p *prepared, live *liveObject) (agai
 // everything in it or of it along.
 func (x *run) policy(p *prepared) v1alpha1.ExistingResourcePolicy {
 	policy := x.plan.Request.Spec.ExistingResourcePolicy
+	if x.plan.items[p.index].flags&flagKept != 0 {
+		return v1alpha1.PolicySkip
+	}
 	if policy == v1alpha1.PolicyRecreate {
 		switch x.plan.resources[x.plan.items[p.index].res].stage {
 		case stageNamespaces, stageCRDs:

@@ -58,6 +58,8 @@ const (
 	flagParked
 	// flagPosted: our create went through, and what follows it (field managers, status) may be still to do.
 	flagPosted
+	// flagKept: where the target has the object, it stays as it is, whatever the policy: Kedge itself runs on it.
+	flagKept
 )
 
 // item is one object of the plan, packed: a hundred thousand of them are in memory at once.

@@ -148,7 +148,32 @@ func validate(req *Request) error {
 	if problems := validation.IsDNS1123Subdomain(req.Name); len(problems) > 0 {
 		return fmt.Errorf("metadata.name: %q: %s", req.Name, problems[0])
 	}
-	s := &req.Spec
+	return checkPolicies(&req.Spec)
+}
+
+// CheckSpec refuses a spec that no target could carry out, naming the field: what Plan refuses, without a backup or a target.
+func CheckSpec(spec *v1alpha1.RestoreSpec) error {
+	s := spec.DeepCopy()
+	if _, err := selection.Compile(s.Selection); err != nil {
+		return err
+	}
+	if err := checkPolicies(s); err != nil {
+		return err
+	}
+	for i, pattern := range s.RestoreStatus {
+		if _, err := selection.Compile(v1alpha1.Selection{IncludedResources: []string{pattern}}); err != nil {
+			if field, ok := errors.AsType[*selection.FieldError](err); ok {
+				err = field.Err
+			}
+			return fmt.Errorf("spec.restoreStatus[%d]: %w", i, err)
+		}
+	}
+	_, err := transform.Compile(transform.Options{NamespaceMapping: s.NamespaceMapping, Transforms: s.Transforms})
+	return err
+}
+
+// checkPolicies checks the policies and fills in those that are unset.
+func checkPolicies(s *v1alpha1.RestoreSpec) error {
 	switch s.ExistingResourcePolicy {
 	case "":
 		s.ExistingResourcePolicy = v1alpha1.PolicySkip

@@ -11,7 +11,7 @@ var reasonTexts = map[Reason]string{
 	Dropped:              "a field was left out",
 	Changed:              "something means, or is, something else in the target",
 	EmptyVolume:          "the claim gets a new, empty volume",
-	KedgeOwn:             "Kedge finds its own records in their bucket",
+	KedgeOwn:             "Kedge finds its own records in their bucket, and the Kedge that runs in the target stays as it is",
 	BeingDeleted:         "it was being deleted when the backup was made",
 	NotCreatable:         "its API has no create verb",
 	OtherVersion:         "it is restored from another archived version",

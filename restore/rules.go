@@ -38,6 +38,25 @@ func ownGroup(row *archive.Row) (Reason, bool) {
 	return "", false
 }
 
+// keepsOwn protects the Kedge that runs in the target, whose namespace Engine.OwnNamespace is: of what an older one had there only its
+// locations, schedules, Secrets and ConfigMaps come back, where they are missing. A definition of Kedge's kinds that the target has is newer or
+// the same, and stays in any case.
+func (b *builder) keepsOwn(it *item, r *resource, namespace string) {
+	if r.stage == stageCRDs && strings.HasSuffix(it.name, "."+v1alpha1.GroupVersion.Group) {
+		it.flags |= flagKept
+	}
+	if b.e.OwnNamespace == "" || namespace != b.e.OwnNamespace {
+		return
+	}
+	it.flags |= flagKept
+	switch {
+	case r.stage == stageNamespaces, r.Group == v1alpha1.GroupVersion.Group:
+	case r.Group == "" && (r.Resource == "secrets" || r.Resource == "configmaps"):
+	default:
+		it.state, it.reason = Skipped, KedgeOwn
+	}
+}
+
 // rowRules has the resources of which some objects are left out by name or label.
 var rowRules = map[string]func(*archive.Row) (Reason, bool){
 	"clusterroles.rbac.authorization.k8s.io":                   bootstrapRBAC,
