@@ -188,6 +188,11 @@ func checkPolicies(s *v1alpha1.RestoreSpec) error {
 	default:
 		return fmt.Errorf("spec.updateMode: %q is neither Merge nor Exact", s.UpdateMode)
 	}
+	switch s.EBSDriver {
+	case "", actions.DefaultEBSDriver, actions.AutoModeEBSDriver:
+	default:
+		return fmt.Errorf("spec.ebsDriver: %q is neither %s nor %s", s.EBSDriver, actions.DefaultEBSDriver, actions.AutoModeEBSDriver)
+	}
 	if s.WaitTimeout.Duration < 0 {
 		return errors.New("spec.waitTimeout: it is negative")
 	}

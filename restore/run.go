@@ -102,7 +102,7 @@ func (e *Engine) newRun(p *Plan) (*run, error) {
 	chain, err := plugins.NewChain(actions.All(actions.Options{
 		PreserveNodePorts: spec.PreserveNodePorts, PreserveClusterIPs: spec.PreserveClusterIPs, IncludeControlled: spec.IncludeControlled,
 		Policy: spec.ExistingResourcePolicy, Restored: x.isRestored, ServiceSelects: x.serviceSelects,
-		KeepInTree: sameEBS(p.Source.Cluster.Version, p.Target.Version),
+		EBSDriver: spec.EBSDriver, KeepInTree: sameEBS(p.Source.Cluster.Version, p.Target.Version),
 	})...)
 	if err != nil {
 		return nil, err

@@ -74,6 +74,11 @@ type RestoreSpec struct {
 	// Transforms change objects on their way.
 	// +optional
 	Transforms *Transforms `json:"transforms,omitempty"`
+	// EBSDriver is the CSI driver that EBS volumes and StorageClasses get: ebs.csi.eks.amazonaws.com in an EKS Auto Mode cluster. Where
+	// unset, CSI ones stay as they are, and in-tree ones become ebs.csi.aws.com's where the target has lost the in-tree code.
+	// +kubebuilder:validation:Enum=ebs.csi.aws.com;ebs.csi.eks.amazonaws.com
+	// +optional
+	EBSDriver string `json:"ebsDriver,omitempty"`
 	// RequireSignature refuses a backup that no trusted key signed.
 	// +optional
 	RequireSignature bool `json:"requireSignature,omitempty"`

@@ -37,6 +37,19 @@ func padding(offset, size int64) int64 {
 	return pad
 }
 
+// endPaddingFrom is the size from which on a file's end gets a chunk of its own.
+const endPaddingFrom = 16 * ageChunk
+
+// endPadding says how many bytes to put before the end of a file, which has size bytes, so that the end stands alone in the last chunk: a
+// reader needs that chunk whatever else it reads, since it proves how long the file is. In a small file that would waste more than it saves.
+func endPadding(offset, size int64) int64 {
+	pad := ageChunk - offset%ageChunk
+	if offset < endPaddingFrom || pad == ageChunk || pad < skippableHeader || pad+size > ageChunk {
+		return 0
+	}
+	return pad
+}
+
 // skippable is a skippable frame of n bytes in all, its content zeros.
 func skippable(n int64) []byte {
 	b := make([]byte, n)

@@ -54,4 +54,8 @@ const (
 const (
 	frameTarget = 2 << 20
 	frameSoft   = 3 << 19
+	// A frame of many small objects ends earlier, so that its shard, about 50 to 64 bytes a row, fits into one chunk of age's: a restore
+	// of one namespace reads a shard for each resource.
+	frameRows     = 1000
+	frameRowsSoft = 900
 )

@@ -377,6 +377,14 @@ func TestPadding(t *testing.T) {
 			}
 		}
 	}
+	for _, c := range []struct{ offset, size, want int64 }{
+		{0, 20, 0}, {endPaddingFrom - 1, 20, 0}, {endPaddingFrom, 20, 0}, {endPaddingFrom + 1, 20, 0}, // behind it there is no room for the end
+		{endPaddingFrom + 20, 20, ageChunk - 20}, {endPaddingFrom + ageChunk - 8, 20, 8}, {endPaddingFrom + ageChunk - 7, 20, 0},
+	} {
+		if got := endPadding(c.offset, c.size); got != c.want {
+			t.Errorf("an end of %d at %d: padding %d, want %d", c.size, c.offset, got, c.want)
+		}
+	}
 	dec, err := newDecoder()
 	if err != nil {
 		t.Fatal(err)

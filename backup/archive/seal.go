@@ -134,8 +134,8 @@ func (w *Writer) layout(sum *Summary) (*content, error) {
 	if err := c.table.validate(); err != nil {
 		return nil, fmt.Errorf("lay out the archive: %w", err)
 	}
-	items = append(items, part{literal: enc.EncodeAll(tarEnd(), nil)})
-	index = append(index, part{literal: enc.EncodeAll(nil, nil)})
+	items = append(items, endPart(itemsEnd, enc.EncodeAll(tarEnd(), nil)))
+	index = append(index, endPart(indexEnd, enc.EncodeAll(nil, nil)))
 	logParts, err := w.log.close()
 	if err != nil {
 		return nil, err
@@ -159,6 +159,11 @@ func (w *Writer) layout(sum *Summary) (*content, error) {
 		FileReport: bytes.NewReader(enc.EncodeAll(reportJSON, nil)),
 	}
 	return c, nil
+}
+
+// endPart is the end of a file whose frames end at offset.
+func endPart(offset int64, end []byte) part {
+	return part{padding: endPadding(offset, int64(len(end))), literal: end}
 }
 
 func (w *Writer) record(sum *Summary, c *content, files []File) *Record {

@@ -163,8 +163,11 @@ func (s *Section) place(ctx context.Context, row *Row, raw []byte) error {
 }
 
 func (s *Section) mustCut(namespace string, next int) bool {
-	have := len(s.pending.items)
-	return have+next+2*tarBlock > frameTarget || have >= frameSoft && namespace != s.namespace
+	have, rows := len(s.pending.items), s.pending.frame.Items
+	if have+next+2*tarBlock > frameTarget || rows >= frameRows {
+		return true
+	}
+	return namespace != s.namespace && (have >= frameSoft || rows >= frameRowsSoft)
 }
 
 // cut hands the frame that was filled to the compressors.

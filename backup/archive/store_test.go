@@ -22,6 +22,7 @@ type memory struct {
 	clock   time.Time
 	ops     int
 	read    int64
+	reads   map[string]int64 // by key, where there is a map
 
 	// dieAt is the operation (from 1) at which the store dies and stays dead; 0 never. A Put that dies has stored its
 	// object where dieStored is set: the reply is lost.
@@ -137,6 +138,9 @@ func (m *memory) Get(ctx context.Context, key string, offset, length int64) (io.
 		data = data[:length]
 	}
 	m.read += int64(len(data))
+	if m.reads != nil {
+		m.reads[key] += int64(len(data))
+	}
 	return io.NopCloser(bytes.NewReader(data)), nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -226,7 +227,7 @@ func (f *Frame) items() Range { return Range{f.Offset, f.Size, f.SHA256} }
 func (f *Frame) rows() Range  { return f.Index }
 
 // split cuts a decrypted file at the places that the table names. Between frames there may be padding, of which each
-// byte is known; after the last there must be the end.
+// byte is known; after the last there must be the end, which may have padding before it.
 func (v *verification) split(ctx context.Context, s *splitter, plain io.Reader) error {
 	damage := func(offset int64, detail string, err error) error {
 		return &DamageError{Backup: v.rec.ID(), File: s.file, Offset: offset, Detail: detail, Err: err}
@@ -255,10 +256,26 @@ func (v *verification) split(ctx context.Context, s *splitter, plain io.Reader) 
 	if err != nil {
 		return damage(pos, "it does not decrypt", err)
 	}
-	if err := expectTail(rest, s.tail); err != nil {
+	rest, err = withoutPadding(rest)
+	if err == nil {
+		err = expectTail(rest, s.tail)
+	}
+	if err != nil {
 		return damage(pos, "after the last frame", err)
 	}
 	return nil
+}
+
+// withoutPadding takes off the padding that may stand before the end of a file.
+func withoutPadding(rest []byte) ([]byte, error) {
+	if len(rest) < skippableHeader || binary.LittleEndian.Uint32(rest) != skippableMagic {
+		return rest, nil
+	}
+	n := skippableHeader + int64(binary.LittleEndian.Uint32(rest[4:]))
+	if n > int64(len(rest)) {
+		return nil, io.ErrUnexpectedEOF
+	}
+	return rest[n:], expectPadding(bytes.NewReader(rest), n)
 }
 
 // tableUnknown says that the frame table could not be read, so that only the outside of a file can be checked.

@@ -39,6 +39,18 @@ func TestNothingExtra(t *testing.T) {
 	if err := expectPadding(bytes.NewReader(skippable(100)), 100); err != nil {
 		t.Error(err)
 	}
+	for _, rest := range [][]byte{end, append(skippable(100), end...), append(skippable(skippableHeader), end...)} {
+		if got, err := withoutPadding(rest); err != nil || !bytes.Equal(got, end) {
+			t.Errorf("%d bytes before the end are taken for it: %v", len(got), err)
+		}
+	}
+	for name, rest := range map[string][]byte{
+		"padding with content": append(append(skippable(100)[:99], 1), end...), "cut padding": skippable(100)[:50],
+	} {
+		if _, err := withoutPadding(rest); err == nil {
+			t.Errorf("%s before the end was taken", name)
+		}
+	}
 }
 
 // TestCheckItem: an item is what its path, its JSON and its row say, all three.

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/uuid"
 
 	"kedge.dev/kedge/api/v1alpha1"
+	"kedge.dev/kedge/plugins/actions"
 	"kedge.dev/kedge/plugins/selection"
 	"kedge.dev/kedge/restore"
 	"kedge.dev/kedge/restore/transform"
@@ -112,6 +113,7 @@ func (f *restoreFlags) bind(cmd *cobra.Command) {
 	b.toggle(&s.PreserveClusterIPs, "preserve-cluster-ips", "keep the cluster IPs of Services")
 	b.toggle(&s.IncludeControlled, "include-controlled", "restore also what controllers would make again: pods of ReplicaSets, …")
 	b.list(&s.RestoreStatus, "status-include-resources", "resources whose status is restored")
+	b.text(&s.EBSDriver, "ebs-driver", "driver", "CSI driver that EBS volumes and storage classes get: ebs.csi.eks.amazonaws.com for EKS Auto Mode, or ebs.csi.aws.com (default: as archived)")
 	f.bindTransforms(b)
 	cmd.Flags().StringVar(&f.transformsFile, "transforms-file", "", "`file` with Transforms (YAML or JSON): mappings and resource modifiers; flags are laid over it")
 	annotate(cmd.Flags(), groupChange, "transforms-file")
@@ -206,6 +208,9 @@ func checkPolicies(s *v1alpha1.RestoreSpec) error {
 		if known, err := parseUpdateMode(string(m)); err != nil || known != m {
 			return fmt.Errorf("spec.updateMode: %q is not one of Merge, Exact", m)
 		}
+	}
+	if d := s.EBSDriver; d != "" && d != actions.DefaultEBSDriver && d != actions.AutoModeEBSDriver {
+		return fmt.Errorf("spec.ebsDriver: %q is neither %s nor %s", d, actions.DefaultEBSDriver, actions.AutoModeEBSDriver)
 	}
 	for i, pattern := range s.RestoreStatus {
 		var field *selection.FieldError

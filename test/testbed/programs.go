@@ -22,6 +22,8 @@ import (
 const (
 	EtcdVersion      = "3.6.16" // serves progress requests, which API servers since 1.34 need for consistent reads from cache
 	VersityGWVersion = "1.8.0"  // the S3 server
+	// MinioVersion is of the S3 server for encryption and web identities: the last one there is.
+	MinioVersion = "0.0.0-20260212201848-7aac2a2c5b7c"
 )
 
 //go:embed kubernetes/main.go.tmpl
@@ -43,6 +45,12 @@ func parseVersion(version string) (string, int, error) {
 		return "", 0, err
 	}
 	return "1." + m[1] + "." + m[2], minor, nil
+}
+
+// BuildMinio makes sure that minio is built, which few tests need.
+func BuildMinio(ctx context.Context) error {
+	_, err := minio(ctx)
+	return err
 }
 
 // Build makes sure that everything is built that clusters of these versions and buckets need, one after the other.
@@ -156,19 +164,28 @@ func etcdRecipe() recipe {
 	}
 }
 
-// versitygw finds or builds the S3 server. Its main package can be installed as it is.
+// versitygw finds or builds the S3 server.
 func versitygw(ctx context.Context) (string, error) {
+	return installed(ctx, "versitygw", VersityGWVersion, "github.com/versity/versitygw/cmd/versitygw", "about 4 CPU minutes from cold")
+}
+
+// minio finds or builds the other S3 server. It is under the AGPL: a program that tests start, never a library.
+func minio(ctx context.Context) (string, error) {
+	return installed(ctx, "minio", MinioVersion, "github.com/minio/minio", "MINIOADVICE")
+}
+
+// installed finds or builds a program whose main package can be installed as it is.
+func installed(ctx context.Context, name, version, pkg, advice string) (string, error) {
 	dir, err := ensure(ctx, recipe{
-		name:    "versitygw-v" + VersityGWVersion,
-		advice:  "about 4 CPU minutes from cold",
+		name:    name + "-v" + version,
+		advice:  advice,
 		version: "1",
 		build: func(ctx context.Context, src, out string, p *progress) error {
-			_, err := goTool(ctx, src, p, []string{"GOBIN=" + out}, "install", "-v", "-trimpath", "-ldflags=-s -w",
-				"github.com/versity/versitygw/cmd/versitygw@v"+VersityGWVersion)
+			_, err := goTool(ctx, src, p, []string{"GOBIN=" + out}, "install", "-v", "-trimpath", "-ldflags=-s -w", pkg+"@v"+version)
 			return err
 		},
 	})
-	return filepath.Join(dir, "versitygw"), err
+	return filepath.Join(dir, name), err
 }
 
 // upstreamGoMod is the text of a module's go.mod.

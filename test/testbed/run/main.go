@@ -3,6 +3,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -29,14 +30,21 @@ func run(ctx context.Context) error {
 	versions := flag.String("versions", "1.24.17,1.36.3", "Kubernetes `versions` to start, separated by commas; may be empty")
 	s3 := flag.Bool("s3", false, "start an S3 server with a bucket \"kedge\"")
 	buildOnly := flag.Bool("build-only", false, "build what these versions and the S3 server need, and start nothing")
+	minio := flag.Bool("minio", false, "with -build-only: build minio too, which tests of encryption and web identities use")
 	noControllers := flag.Bool("no-controllers", false, "start no controller managers")
 	flag.Parse()
 	if flag.NArg() > 0 {
 		return fmt.Errorf("unexpected argument %q", flag.Arg(0))
 	}
 	wanted := strings.FieldsFunc(*versions, func(r rune) bool { return r == ',' || r == ' ' })
+	if *minio && !*buildOnly {
+		return errors.New("-minio is for -build-only: tests start it")
+	}
 	if *buildOnly {
-		return testbed.Build(ctx, wanted...)
+		if err := testbed.Build(ctx, wanted...); err != nil || !*minio {
+			return err
+		}
+		return testbed.BuildMinio(ctx)
 	}
 	var opts []testbed.ClusterOption
 	if *noControllers {
