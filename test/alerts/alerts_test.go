@@ -33,7 +33,7 @@ type rule struct {
 
 func rules(t *testing.T) []rule {
 	t.Helper()
-	f, err := os.Open("../../deploy/alerts/kedge.rules.yaml")
+	f, err := os.Open("../../deploy/chart/kedge/files/alerts/kedge.rules.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
