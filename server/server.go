@@ -7,9 +7,11 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientscheme "k8s.io/client-go/kubernetes/scheme"
@@ -27,6 +29,8 @@ import (
 	"kedge.dev/kedge/internal/kube"
 	"kedge.dev/kedge/server/backup"
 	"kedge.dev/kedge/server/location"
+	"kedge.dev/kedge/server/metrics"
+	"kedge.dev/kedge/server/notify"
 	"kedge.dev/kedge/server/pool"
 )
 
@@ -51,8 +55,14 @@ type Options struct {
 	// SpoolDir is a folder for what waits to be written; what is put there is encrypted. Credentials of locations are kept there too,
 	// readable by this user only.
 	SpoolDir string
-	Log      logr.Logger
-	Now      func() time.Time
+	// Notifications are the webhooks that are told how things end; nil tells nobody.
+	Notifications *notify.Config
+	// Metrics is where the server's metrics are registered: controller-runtime's registry, for them to be served. Nil is a registry of its own.
+	Metrics prometheus.Registerer
+	// Rand spreads the server's waits; nil means crypto/rand.
+	Rand io.Reader
+	Log  logr.Logger
+	Now  func() time.Time
 }
 
 // Run serves until ctx ends, or the lease is lost: that is an error, and the process should end and begin anew.
@@ -70,7 +80,12 @@ func Run(ctx context.Context, cfg *rest.Config, opts Options) error {
 	if err := checks(mgr); err != nil {
 		return err
 	}
-	if err := controllers(mgr, opts); err != nil {
+	seen, err := observe(ctx, mgr, opts)
+	if err != nil {
+		return err
+	}
+	defer seen.Close()
+	if err := controllers(mgr, opts, seen); err != nil {
 		return err
 	}
 	if err := mgr.Start(ctx); err != nil {
@@ -114,22 +129,24 @@ func checks(mgr manager.Manager) error {
 }
 
 // controllers hands every controller what it needs.
-func controllers(mgr manager.Manager, opts Options) error {
+func controllers(mgr manager.Manager, opts Options, seen *metrics.Recorder) error {
 	registry := &location.Registry{
-		Client: mgr.GetClient(), Secrets: mgr.GetAPIReader(), Namespace: opts.Namespace, PrivateDir: opts.SpoolDir, Now: opts.Now,
+		Client: mgr.GetClient(), Secrets: mgr.GetAPIReader(), Namespace: opts.Namespace, PrivateDir: opts.SpoolDir,
+		Observe: seen.Store, Now: opts.Now,
 	}
 	backups := pool.New[*archive.Record](orDefault(opts.MaxBackups, 4), orDefault(opts.MaxPerLocation, 2))
 	runner := &backup.Runner{
-		Config: mgr.GetConfig(), KubeOptions: kube.Options{UserAgent: "kedge/" + opts.Version + " (backup)", Now: opts.Now},
-		ClusterName: opts.ClusterName, Version: opts.Version, SpoolDir: opts.SpoolDir, Now: opts.Now, Rand: rand.Reader,
+		Config: mgr.GetConfig(), KubeOptions: kube.Options{UserAgent: "kedge/" + opts.Version + " (backup)", OnThrottle: seen.Throttled, Now: opts.Now},
+		ClusterName: opts.ClusterName, Version: opts.Version, SpoolDir: opts.SpoolDir, Metrics: seen, Now: opts.Now, Rand: rand.Reader,
 	}
 	recorder := mgr.GetEventRecorder("kedge")
 	return errors.Join(
 		mgr.Add(manager.RunnableFunc(backups.Run)),
-		(&location.Reconciler{Client: mgr.GetClient(), Registry: registry, Now: opts.Now}).SetupWithManager(mgr),
+		seen.Pool(metrics.KindBackup, backups.Counts),
+		(&location.Reconciler{Client: mgr.GetClient(), Registry: registry, Metrics: seen, Now: opts.Now}).SetupWithManager(mgr),
 		(&backup.Reconciler{
 			Client: mgr.GetClient(), Registry: registry, Pool: backups, Runner: runner, Events: recorder,
-			RequireServiceAccount: opts.RequireServiceAccount, Now: opts.Now,
+			RequireServiceAccount: opts.RequireServiceAccount, Metrics: seen, Now: opts.Now,
 		}).SetupWithManager(mgr),
 	)
 }

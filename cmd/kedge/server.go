@@ -13,12 +13,17 @@ import (
 	"github.com/spf13/cobra"
 	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
+	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	"kedge.dev/kedge/server"
+	"kedge.dev/kedge/server/notify"
 )
 
 func (a *app) serverCommand() *cobra.Command {
-	var opts server.Options
+	var (
+		opts          server.Options
+		notifications string
+	)
 	cmd := &cobra.Command{
 		Use:   "server",
 		Short: "Run Kedge's controllers in a cluster",
@@ -27,7 +32,7 @@ hold. It is what the Deployment of "kedge install" runs; for a try it runs anywh
 
 It logs JSON lines to standard output. Any moment is a good one to stop it: what it had begun goes on when it, or another, is started.`,
 		Args: exactArgs(),
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.serve(cmd.Context(), opts) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.serve(cmd.Context(), opts, notifications) },
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&opts.Namespace, "namespace", "kedge", "`namespace` of Kedge's objects")
@@ -40,12 +45,18 @@ It logs JSON lines to standard output. Any moment is a good one to stop it: what
 	flags.IntVar(&opts.MaxBackups, "max-backups", 4, "most backups at once")
 	flags.IntVar(&opts.MaxPerLocation, "max-per-location", 2, "most backups at once into one location")
 	flags.StringVar(&opts.SpoolDir, "spool-dir", "", "`folder` for what waits to be written (default: a folder of its own in the system's for temporary files)")
+	flags.StringVar(&notifications, "notifications-file", "", "`file` that says which webhooks are told how backups and restores end; see docs/notifications.md")
 	a.kube.bind(flags)
 	return cmd
 }
 
 // serve runs the server until it is told to stop.
-func (a *app) serve(ctx context.Context, opts server.Options) (err error) {
+func (a *app) serve(ctx context.Context, opts server.Options, notifications string) (err error) {
+	if notifications != "" {
+		if opts.Notifications, err = notify.ReadFile(notifications); err != nil {
+			return usageError(err, "")
+		}
+	}
 	cfg, name, err := a.kube.resolve()
 	if err != nil {
 		return err
@@ -60,6 +71,7 @@ func (a *app) serve(ctx context.Context, opts server.Options) (err error) {
 	}
 	handler := slog.NewJSONHandler(a.env.Stdout, nil)
 	opts.Version, opts.Now, opts.Log = version, a.env.Now, logr.FromSlogHandler(handler)
+	opts.Metrics = ctrlmetrics.Registry
 	opts.ClusterName = orElse(opts.ClusterName, name)
 	ctrl.SetLogger(opts.Log)
 	klog.SetLogger(opts.Log)

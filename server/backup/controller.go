@@ -19,6 +19,7 @@ import (
 	"kedge.dev/kedge/backup/archive"
 	"kedge.dev/kedge/plugins/selection"
 	"kedge.dev/kedge/server/location"
+	"kedge.dev/kedge/server/metrics"
 	"kedge.dev/kedge/server/outcome"
 	"kedge.dev/kedge/server/pool"
 	"kedge.dev/kedge/server/status"
@@ -46,6 +47,7 @@ type Reconciler struct {
 	Events   events.EventRecorder
 	// RequireServiceAccount refuses backups that do not name an account to read as.
 	RequireServiceAccount bool
+	Metrics               *metrics.Recorder
 	Now                   func() time.Time
 }
 
@@ -180,6 +182,7 @@ func (r *Reconciler) ended(b *v1alpha1.Backup, state pool.State[*archive.Record]
 		r.finish(b, v1alpha1.PhaseFailed, err.Error())
 	default:
 		r.Pool.Forget(b.UID)
+		r.Metrics.AttemptFailed(metrics.KindBackup, outcome.Of(err).Reason)
 		return outcome.Waiting("AttemptFailed", retryAfter<<(b.Status.Attempts-1), fmt.Errorf("attempt %d of %d failed, it is begun again: %w", b.Status.Attempts, maxAttempts, err))
 	}
 	return nil
@@ -218,8 +221,9 @@ func (r *Reconciler) set(b *v1alpha1.Backup, c status.Condition) {
 	status.Set(&b.Status.Conditions, r.Now(), b.Generation, c)
 }
 
-// announce tells of the end of a backup by an event.
+// announce tells of the end of a backup by an event, and counts it.
 func (r *Reconciler) announce(b *v1alpha1.Backup) {
+	r.Metrics.BackupEnded(b)
 	kind, note := "Normal", b.Status.Message
 	if b.Status.Phase != v1alpha1.PhaseCompleted {
 		kind = "Warning"

@@ -15,6 +15,7 @@ import (
 	"kedge.dev/kedge/internal/kube"
 	"kedge.dev/kedge/plugins"
 	"kedge.dev/kedge/server/location"
+	"kedge.dev/kedge/server/metrics"
 	"kedge.dev/kedge/server/outcome"
 	"kedge.dev/kedge/server/pool"
 )
@@ -28,6 +29,7 @@ type Runner struct {
 	// ClusterName is what people call the cluster; Version is Kedge's own.
 	ClusterName, Version string
 	SpoolDir             string
+	Metrics              *metrics.Recorder
 	Now                  func() time.Time
 	Rand                 io.Reader
 }
@@ -89,9 +91,16 @@ func (r *Runner) engine(ctx context.Context, b *v1alpha1.Backup, place *location
 	return &backup.Engine{
 		Kube: client, Location: place.Archive, PublicKey: place.Object.Spec.PublicKey, Signer: signer,
 		Version: r.Version, Now: r.Now, Rand: r.Rand, SpoolDir: r.SpoolDir,
-		Events: backup.Events{Progress: func(p backup.Progress) {
-			report(v1alpha1.Progress{Stage: string(p.Stage), Done: p.Items, Total: p.ItemsExpected, Bytes: p.Bytes})
-		}},
+		Events: backup.Events{
+			Progress: func(p backup.Progress) {
+				report(v1alpha1.Progress{Stage: string(p.Stage), Done: p.Items, Total: p.ItemsExpected, Bytes: p.Bytes})
+			},
+			Remark: func(s backup.Severity, m archive.Remark) {
+				if s == backup.SeverityError {
+					r.Metrics.ItemError(metrics.KindBackup, m.Reason, 1)
+				}
+			},
+		},
 	}, nil
 }
 

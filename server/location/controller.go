@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 
 	"kedge.dev/kedge/api/v1alpha1"
+	"kedge.dev/kedge/server/metrics"
 	"kedge.dev/kedge/server/outcome"
 	"kedge.dev/kedge/server/status"
 )
@@ -32,6 +33,7 @@ const atOnce = 8
 type Reconciler struct {
 	Client   client.Client
 	Registry *Registry
+	Metrics  *metrics.Recorder
 	Now      func() time.Time
 }
 
@@ -49,6 +51,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	if err := r.Client.Get(ctx, req.NamespacedName, &object); err != nil {
 		if apierrors.IsNotFound(err) {
 			r.Registry.Drop(req.Name)
+			r.Metrics.LocationGone(req.Name)
 		}
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
@@ -63,6 +66,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	if err == nil {
 		return ctrl.Result{RequeueAfter: syncPeriod(&object)}, nil
 	}
+	r.Metrics.AttemptFailed(metrics.KindSync, outcome.Of(err).Reason)
 	return outcome.Result(err)
 }
 

@@ -6,9 +6,11 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"path"
 	"regexp"
 	"slices"
@@ -80,6 +82,20 @@ type Webhook struct {
 	secret []byte
 	body   *template.Template
 	roots  *x509.CertPool
+}
+
+// ReadFile reads a configuration from a file.
+func ReadFile(path string) (*Config, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("read the notifications: %w", err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxConfig+1))
+	if err != nil {
+		return nil, fmt.Errorf("read the notifications: %w", err)
+	}
+	return Parse(data)
 }
 
 // Parse reads a configuration. Errors name the field, and quote nothing that may be secret.

@@ -33,7 +33,7 @@ type rule struct {
 
 func rules(t *testing.T) []rule {
 	t.Helper()
-	f, err := os.Open("../../deploy/alerts/kedge.rules.yaml")
+	f, err := os.Open("../../deploy/chart/kedge/files/alerts/kedge.rules.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -184,13 +184,7 @@ func TestAlerts(t *testing.T) {
 	}
 	for _, s := range scenarios {
 		t.Run(s.name, func(t *testing.T) {
-			var long time.Duration
-			for _, r := range all {
-				if slices.Contains(s.fires, r.Alert) {
-					long = max(long, r.wait)
-				}
-			}
-		XX
+			db := s.store()
 			var fired []string
 			for _, r := range all {
 				n, err := firing(t.Context(), engine, db, r, s.at)

@@ -23,7 +23,7 @@ type panel struct {
 
 // TestDashboard: the dashboard is JSON that Grafana reads, no panel covers another, and every expression can be read and names what the server has.
 func TestDashboard(t *testing.T) {
-	data, err := os.ReadFile("../../deploy/dashboards/kedge.json")
+	data, err := os.ReadFile("../../deploy/chart/kedge/files/dashboards/kedge.json")
 	if err != nil {
 		t.Fatal(err)
 	}
