@@ -3,17 +3,20 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"time"
 
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/uuid"
 	clientscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -27,11 +30,16 @@ import (
 	"kedge.dev/kedge/api/v1alpha1"
 	"kedge.dev/kedge/backup/archive"
 	"kedge.dev/kedge/internal/kube"
+	enginerestore "kedge.dev/kedge/restore"
 	"kedge.dev/kedge/server/backup"
+	"kedge.dev/kedge/server/deletion"
+	"kedge.dev/kedge/server/download"
 	"kedge.dev/kedge/server/location"
 	"kedge.dev/kedge/server/metrics"
 	"kedge.dev/kedge/server/notify"
 	"kedge.dev/kedge/server/pool"
+	"kedge.dev/kedge/server/restore"
+	"kedge.dev/kedge/server/retention"
 )
 
 // Options say how a server runs. Namespace, SpoolDir, Log and Now are needed.
@@ -52,6 +60,8 @@ type Options struct {
 	RequireServiceAccount bool
 	// MaxBackups run at once in all; MaxPerLocation of them into one location. Zero means 4 and 2.
 	MaxBackups, MaxPerLocation int
+	// MaxRestores run at once. Zero means 4.
+	MaxRestores int
 	// SpoolDir is a folder for what waits to be written; what is put there is encrypted. Credentials of locations are kept there too,
 	// readable by this user only.
 	SpoolDir string
@@ -134,26 +144,71 @@ func controllers(mgr manager.Manager, opts Options, seen *metrics.Recorder) erro
 		Client: mgr.GetClient(), Secrets: mgr.GetAPIReader(), Namespace: opts.Namespace, PrivateDir: opts.SpoolDir,
 		Observe: seen.Store, Now: opts.Now,
 	}
-	backups := pool.New[*archive.Record](orDefault(opts.MaxBackups, 4), orDefault(opts.MaxPerLocation, 2))
-	runner := &backup.Runner{
-		Config: mgr.GetConfig(), KubeOptions: kube.Options{UserAgent: "kedge/" + opts.Version + " (backup)", OnThrottle: seen.Throttled, Now: opts.Now},
-		ClusterName: opts.ClusterName, Version: opts.Version, SpoolDir: opts.SpoolDir, Metrics: seen, Now: opts.Now, Rand: rand.Reader,
-	}
 	recorder := mgr.GetEventRecorder("kedge")
 	return errors.Join(
-		mgr.Add(manager.RunnableFunc(backups.Run)),
-		seen.Pool(metrics.KindBackup, backups.Counts),
 		(&location.Reconciler{Client: mgr.GetClient(), Registry: registry, Metrics: seen, Now: opts.Now}).SetupWithManager(mgr),
+		(&retention.Reconciler{
+			Client: mgr.GetClient(), Registry: registry, ClusterUID: metrics.OwnCluster(mgr.GetAPIReader()), Events: recorder, Now: opts.Now,
+		}).SetupWithManager(mgr),
+		(&deletion.Reconciler{Client: mgr.GetClient(), Registry: registry, Now: opts.Now}).SetupWithManager(mgr),
+		backups(mgr, opts, registry, seen),
+		restores(mgr, opts, registry, seen),
+		downloads(mgr, opts, registry),
+	)
+}
+
+// backups sets up what makes them.
+func backups(mgr manager.Manager, opts Options, registry *location.Registry, seen *metrics.Recorder) error {
+	work := pool.New[*archive.Record](cmp.Or(opts.MaxBackups, 4), cmp.Or(opts.MaxPerLocation, 2))
+	runner := &backup.Runner{
+		Config: mgr.GetConfig(), KubeOptions: kubeOptions(opts, "backup", seen),
+		ClusterName: opts.ClusterName, Version: opts.Version, SpoolDir: opts.SpoolDir, Metrics: seen, Now: opts.Now, Rand: rand.Reader,
+	}
+	return errors.Join(
+		mgr.Add(manager.RunnableFunc(work.Run)),
+		seen.Pool(metrics.KindBackup, work.Counts),
 		(&backup.Reconciler{
-			Client: mgr.GetClient(), Registry: registry, Pool: backups, Runner: runner, Events: recorder,
+			Client: mgr.GetClient(), Registry: registry, Pool: work, Runner: runner, Events: mgr.GetEventRecorder("kedge"),
 			RequireServiceAccount: opts.RequireServiceAccount, Metrics: seen, Now: opts.Now,
 		}).SetupWithManager(mgr),
 	)
 }
 
-func orDefault(n, otherwise int) int {
-	if n > 0 {
-		return n
+// restores sets up what carries them out.
+func restores(mgr manager.Manager, opts Options, registry *location.Registry, seen *metrics.Recorder) error {
+	most := cmp.Or(opts.MaxRestores, 4)
+	work := pool.New[*enginerestore.Report](most, most) // they write to the cluster, so a location bounds nothing
+	runner := &restore.Runner{
+		Config: mgr.GetConfig(), KubeOptions: kubeOptions(opts, "restore", seen), Client: mgr.GetClient(), Secrets: mgr.GetAPIReader(),
+		ClusterName: opts.ClusterName, Version: opts.Version, Namespace: opts.Namespace,
+		Log: slog.New(logr.ToSlogHandler(opts.Log)), Now: opts.Now, NewID: func() string { return string(uuid.NewUUID()) },
 	}
-	return otherwise
+	return errors.Join(
+		mgr.Add(manager.RunnableFunc(work.Run)),
+		seen.Pool(metrics.KindRestore, work.Counts),
+		(&restore.Reconciler{
+			Client: mgr.GetClient(), Registry: registry, Pool: work, Runner: runner, Events: mgr.GetEventRecorder("kedge"),
+			RequireServiceAccount: opts.RequireServiceAccount, Now: opts.Now,
+		}).SetupWithManager(mgr),
+	)
+}
+
+// mostDownloads is how many answers are made at once; each holds at most some megabytes.
+const mostDownloads = 4
+
+// downloads sets up what answers the command line.
+func downloads(mgr manager.Manager, opts Options, registry *location.Registry) error {
+	work := pool.New[*download.Part](mostDownloads, mostDownloads)
+	return errors.Join(
+		mgr.Add(manager.RunnableFunc(work.Run)),
+		(&download.Reconciler{
+			Client:  mgr.GetClient(),
+			Sources: &download.Sources{Client: mgr.GetClient(), Secrets: mgr.GetAPIReader(), Registry: registry},
+			Pool:    work, Now: opts.Now,
+		}).SetupWithManager(mgr),
+	)
+}
+
+func kubeOptions(opts Options, what string, seen *metrics.Recorder) kube.Options {
+	return kube.Options{UserAgent: "kedge/" + opts.Version + " (" + what + ")", OnThrottle: seen.Throttled, Now: opts.Now}
 }
