@@ -9,6 +9,7 @@ import (
 	"pgregory.net/rapid"
 
 	"kedge.dev/kedge/server/schedule/clock"
+	"kedge.dev/kedge/server/schedule/clocktest"
 )
 
 func zone(tb testing.TB, name string) *time.Location {
@@ -151,60 +152,6 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// wall is a minute that clocks show, counted as if it were one of UTC.
-type wall int64
-
-func (w wall) date() time.Time { return time.Unix(int64(w)*60, 0).UTC() }
-
-// plan is an expression with its meaning, written down by hand.
-type plan struct {
-	expression string
-	means      func(time.Time) bool
-}
-
-var plans = []plan{
-	{"* * * * *", func(time.Time) bool { return true }},
-	{"0 * * * *", func(w time.Time) bool { return w.Minute() == 0 }},
-	{"*/20 1-3 * * *", func(w time.Time) bool { return w.Minute()%20 == 0 && w.Hour() >= 1 && w.Hour() <= 3 }},
-	{"30 2 * * *", func(w time.Time) bool { return w.Hour() == 2 && w.Minute() == 30 }},
-	{"@daily", func(w time.Time) bool { return w.Hour() == 0 && w.Minute() == 0 }},
-	{"15 2 1 * *", func(w time.Time) bool { return w.Day() == 1 && w.Hour() == 2 && w.Minute() == 15 }},
-	{"@monthly", func(w time.Time) bool { return w.Day() == 1 && w.Hour() == 0 && w.Minute() == 0 }},
-	{"5 1 * * sun,3", func(w time.Time) bool {
-		return (w.Weekday() == time.Sunday || w.Weekday() == time.Wednesday) && w.Hour() == 1 && w.Minute() == 5
-	}},
-	{"45 1 13 * 5", func(w time.Time) bool {
-		return (w.Weekday() == time.Friday || w.Day() == 13) && w.Hour() == 1 && w.Minute() == 45
-	}},
-	{"0 0 29-31 2,12 *", func(w time.Time) bool {
-		return w.Day() >= 29 && (w.Month() == 2 || w.Month() == 12) && w.Hour() == 0 && w.Minute() == 0
-	}},
-}
-
-// walk goes through time minute by minute, looks at what clocks of a zone show, and gives the times of a plan: a minute that was never shown
-// counts when the clocks have passed it, and one that was shown before does not count again.
-func walk(p plan, location *time.Location, from, to time.Time) []time.Time {
-	shown := func(at time.Time) wall {
-		_, offset := at.In(location).Zone()
-		return wall((at.Unix() + int64(offset)) / 60)
-	}
-	// The clocks' past says what is shown again: two days are enough.
-	begin := from.Add(-48 * time.Hour)
-	furthest := shown(begin)
-	var times []time.Time
-	for at := begin.Add(time.Minute); !at.After(to); at = at.Add(time.Minute) {
-		now, due := shown(at), false
-		for w := furthest + 1; w <= now; w++ {
-			due = due || p.means(w.date())
-		}
-		furthest = max(furthest, now)
-		if due && at.After(from) {
-			times = append(times, at)
-		}
-	}
-	return times
-}
-
 var zones = []string{"", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "America/Havana", "Africa/Casablanca", "Asia/Kathmandu"}
 
 // TestYearOfWallTime compares a year of each plan in each zone with the walk.
@@ -212,11 +159,11 @@ func TestYearOfWallTime(t *testing.T) {
 	from := moment(t, "2026-01-01T00:00:00Z")
 	to := from.AddDate(1, 0, 3)
 	for _, name := range zones {
-		for _, p := range plans {
-			t.Run(p.expression+" "+name, func(t *testing.T) {
+		for _, p := range clocktest.Plans {
+			t.Run(p.Expression+" "+name, func(t *testing.T) {
 				t.Parallel()
-				want := walk(p, zone(t, name), from, to)
-				times := parse(t, p.expression, name)
+				want := p.Walk(zone(t, name), from, to)
+				times := parse(t, p.Expression, name)
 				at := from
 				for i, w := range want {
 					next := times.Next(at)
@@ -246,11 +193,11 @@ func TestOldWallTime(t *testing.T) {
 	} {
 		from := moment(t, c.from)
 		to := from.AddDate(0, 6, 0)
-		for _, p := range plans[1:] {
-			times, at := parse(t, p.expression, c.zone), from
-			for _, w := range walk(p, zone(t, c.zone), from, to) {
+		for _, p := range clocktest.Plans[1:] {
+			times, at := parse(t, p.Expression, c.zone), from
+			for _, w := range p.Walk(zone(t, c.zone), from, to) {
 				if next := times.Next(at); !next.Equal(w) {
-					t.Fatalf("%s %s: after %s comes %s, want %s", p.expression, c.zone, at, next, w)
+					t.Fatalf("%s %s: after %s comes %s, want %s", p.Expression, c.zone, at, next, w)
 				}
 				at = w
 			}
@@ -261,12 +208,12 @@ func TestOldWallTime(t *testing.T) {
 // TestAgree checks that the three questions have one answer, for any expression and moment.
 func TestAgree(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		p := rapid.SampledFrom(plans[1:]).Draw(t, "plan")
+		p := rapid.SampledFrom(clocktest.Plans[1:]).Draw(t, "plan")
 		location, err := clock.LoadZone(rapid.SampledFrom(zones).Draw(t, "zone"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		times, err := clock.Parse(p.expression, location)
+		times, err := clock.Parse(p.Expression, location)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -289,8 +236,8 @@ func TestAgree(t *testing.T) {
 
 // FuzzParse feeds anything to the parser. What it takes has a next time, and one after that.
 func FuzzParse(f *testing.F) {
-	for _, p := range plans {
-		f.Add(p.expression, "Europe/Berlin")
+	for _, p := range clocktest.Plans {
+		f.Add(p.Expression, "Europe/Berlin")
 	}
 	for _, seed := range []string{"TZ=", "@every 1h", "@every 99999h", "*-? * * * *", "0 0 30 2 *", "*/9223372036854775807 * * * *", "\x00", "0\t0 1 1 ?"} {
 		f.Add(seed, "")
