@@ -195,7 +195,9 @@ type SweepOptions struct {
 type SweepResult struct {
 	Attempts []string
 	Retained []string
-	Bytes    int64
+	// Objects and Bytes are of the Attempts.
+	Objects int
+	Bytes   int64
 }
 
 // remains is one attempt's folder without a record that names it.
@@ -228,6 +230,7 @@ func (l *Location) Sweep(ctx context.Context, opts SweepOptions) (SweepResult, e
 		switch {
 		case err == nil:
 			res.Attempts = append(res.Attempts, id)
+			res.Objects += len(a.keys)
 			res.Bytes += a.bytes
 		case errors.Is(err, errInUse):
 		case errors.Is(err, plugins.ErrRetained):

@@ -19,6 +19,7 @@ import (
 	"kedge.dev/kedge/backup/archive"
 	"kedge.dev/kedge/plugins"
 	"kedge.dev/kedge/server/location"
+	"kedge.dev/kedge/server/metrics"
 	"kedge.dev/kedge/server/outcome"
 	"kedge.dev/kedge/server/retention"
 	"kedge.dev/kedge/server/status"
@@ -42,7 +43,9 @@ const (
 type Reconciler struct {
 	Client   client.Client
 	Registry *location.Registry
-	Now      func() time.Time
+	// Metrics counts what is done; nil does not.
+	Metrics *metrics.Recorder
+	Now     func() time.Time
 }
 
 // SetupWithManager registers the controller.
@@ -102,6 +105,7 @@ func (r *Reconciler) unable(object *v1alpha1.DeleteBackupRequest, err error) {
 	case o.Kind == outcome.IsWaiting:
 		object.Status.Phase, object.Status.Message = v1alpha1.RequestWaiting, err.Error()
 	default:
+		r.Metrics.AttemptFailed(metrics.KindDeletion, o.Reason)
 		object.Status.Phase, object.Status.Message = v1alpha1.RequestInProgress, err.Error()
 	}
 }
@@ -146,6 +150,7 @@ func (r *Reconciler) step(ctx context.Context, object *v1alpha1.DeleteBackupRequ
 	if err := r.delete(ctx, object, place, &b); err != nil {
 		return err
 	}
+	r.Metrics.Deleted(place.Object.Name, metrics.CauseRequest)
 	r.finish(object, v1alpha1.RequestDone, "The backup is deleted.")
 	return nil
 }

@@ -26,6 +26,7 @@ import (
 	"kedge.dev/kedge/api/v1alpha1"
 	"kedge.dev/kedge/plugins"
 	"kedge.dev/kedge/server/location"
+	"kedge.dev/kedge/server/metrics"
 	"kedge.dev/kedge/server/outcome"
 	"kedge.dev/kedge/server/status"
 )
@@ -59,6 +60,8 @@ type Reconciler struct {
 	// ClusterUID gives the uid by which the cluster is known, that of its kube-system namespace.
 	ClusterUID func(ctx context.Context) (string, error)
 	Events     events.EventRecorder
+	// Metrics counts what is done; nil does not.
+	Metrics *metrics.Recorder
 	// Period is the longest time between two looks; zero means an hour.
 	Period time.Duration
 	Now    func() time.Time
@@ -120,6 +123,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 		return ctrl.Result{}, nil
 	}
 	condition := r.condition(&res, err)
+	r.measure(&object, &res, err)
 	if noteErr := r.note(ctx, &object, &condition); noteErr != nil {
 		return ctrl.Result{}, errors.Join(err, noteErr)
 	}
@@ -165,6 +169,17 @@ func (r *Reconciler) memory(uid types.UID) *memory {
 		r.memories[uid] = &memory{locked: map[string]time.Time{}, missing: map[string]time.Time{}}
 	}
 	return r.memories[uid]
+}
+
+// measure counts what a pass did.
+func (r *Reconciler) measure(object *v1alpha1.BackupStorageLocation, res *Result, err error) {
+	for range res.Removed {
+		r.Metrics.Deleted(object.Name, metrics.CauseRetention)
+	}
+	r.Metrics.Swept(object.Name, res.SweptObjects)
+	if err != nil {
+		r.Metrics.AttemptFailed(metrics.KindRetention, outcome.Of(err).Reason)
+	}
 }
 
 // announce tells of a removal.

@@ -50,8 +50,9 @@ type Result struct {
 	// Waiting are deletions that the store's object lock holds up, and LockEnds is when the first of them can go on, where that is known.
 	Waiting  []string
 	LockEnds time.Time
-	// Swept are folders of crashed attempts that are gone ("name/uid/attempt").
-	Swept []string
+	// Swept are folders of crashed attempts that are gone ("name/uid/attempt"), with SweptObjects in all.
+	Swept        []string
+	SweptObjects int
 	// NextEnd is when the next TTL ends; zero where none does.
 	NextEnd time.Time
 	// More says that there is more to do at once: the pass was bounded, or a backup changed while it ran.
@@ -202,7 +203,7 @@ func (p *Pass) unchanged(ctx context.Context, e *archive.Entry) (bool, error) {
 // sweep removes what crashed attempts left. Records that cannot be read are passed over, with what lies beside them.
 func (p *Pass) sweep(ctx context.Context, res *Result) error {
 	swept, err := p.Archive.Sweep(ctx, archive.SweepOptions{OlderThan: archive.MinSweepAge, Now: p.Now})
-	res.Swept = swept.Attempts
+	res.Swept, res.SweptObjects = swept.Attempts, swept.Objects
 	var failed []error
 	for _, err := range parts(err) {
 		_, damaged := errors.AsType[*archive.DamageError](err)

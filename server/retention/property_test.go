@@ -168,7 +168,7 @@ func TestRules(t *testing.T) {
 func TestYears(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		in := retention.Input{Cluster: ours, Policies: map[string]retention.Policy{"nightly": drawPolicy(t), "hourly": drawPolicy(t)}}
-		coming := drawBackups(t, 120)
+		coming := drawBackups(t, 60)
 		for i := range coming {
 			coming[i].Deleting = false
 		}

@@ -203,7 +203,7 @@ func (b *bucket) String() string { return "memory://" }
 
 var errDead = errors.New("the process was killed")
 
-// mortal dies at a call: that one and all later ones fail. With late, the call takes effect before.
+// mortal dies at a call (from 1; 0 never): that one and all later ones fail. With late, the call takes effect before.
 type mortal struct {
 	plugins.ObjectStore
 	at   int
@@ -218,6 +218,9 @@ func (m *mortal) dead(op, key string) (before, after bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.n++
+	if m.at == 0 {
+		return false, false
+	}
 	if m.n == m.at {
 		m.died = fmt.Sprintf("%s %s (late: %v)", op, key, m.late)
 	}
