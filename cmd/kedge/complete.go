@@ -25,7 +25,7 @@ func (a *app) registerCompletions(root *cobra.Command) {
 		"kedge backup download": backups, "kedge backup verify": backups, "kedge backup cancel": backups,
 		"kedge backup hold": backups, "kedge backup release": backups, "kedge backup extend": backups,
 		"kedge schedule get": a.first(a.completeSchedules), "kedge schedule describe": a.first(a.completeSchedules), "kedge schedule pause": a.first(a.completeSchedules),
-		"kedge schedule unpause": a.first(a.completeSchedules), "kedge schedule run": a.first(a.completeSchedules), "kedge schedule delete": a.first(a.completeSchedules),
+		"kedge schedule unpause": a.first(a.completeSchedules), "kedge schedule run": a.first(a.completeSchedules), "kedge schedule retention": a.first(a.completeSchedules), "kedge schedule delete": a.first(a.completeSchedules),
 		"kedge location get": a.first(a.completeLocations), "kedge location describe": a.first(a.completeLocations),
 		"kedge location check": a.first(a.completeLocations), "kedge location delete": a.first(a.completeLocations),
 		"kedge restore get": a.first(a.completeRestores), "kedge restore describe": a.first(a.completeRestores),

@@ -1,19 +1,16 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 
-	"filippo.io/age"
-	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sync/errgroup"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"kedge.dev/kedge/api/v1alpha1"
+	"kedge.dev/kedge/server/download"
 )
 
 // download asks the server for something that a location holds and hands the answer to consume as it comes. The bucket is not reached from
@@ -22,7 +19,7 @@ func (r *remote) download(ctx context.Context, spec v1alpha1.DownloadRequestSpec
 	in, out := io.Pipe()
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
-		err := r.fetch(ctx, spec, out)
+		err := r.fetched(download.Fetch(ctx, r.client, r.namespace, spec, out))
 		out.CloseWithError(err)
 		return err
 	})
@@ -58,52 +55,16 @@ func decodeInto(dst any) func(io.Reader) error {
 	}
 }
 
-// fetch writes the whole answer to w, asking for one part after the other.
-func (r *remote) fetch(ctx context.Context, spec v1alpha1.DownloadRequestSpec, w io.Writer) error {
-	identity, err := age.GenerateX25519Identity()
-	if err != nil {
-		return fmt.Errorf("make a key for the answer: %w", err)
+// fetched says what the error of a download means to the user of a command.
+func (r *remote) fetched(err error) error {
+	if _, answered := apiStatus(err); answered {
+		return r.failure("create", &v1alpha1.DownloadRequest{}, err)
 	}
-	spec.Recipient = identity.Recipient().String()
-	for {
-		next, err := r.part(ctx, identity, spec, w)
-		if err != nil || next == nil {
-			return err
-		}
-		if *next <= spec.Offset {
-			return fmt.Errorf("read the server's answer: after byte %d it goes on at byte %d", spec.Offset, *next)
-		}
-		spec.Offset = *next
+	switch {
+	case errors.Is(err, download.ErrNotServed):
+		return codeError(exitUnreachable, err, "\"kedge doctor\" checks whether a server runs")
+	case errors.Is(err, download.ErrRefused):
+		return codeError(exitRefused, err, "")
 	}
-}
-
-// part asks for one part of an answer. It gives where the next one begins; nil at the end.
-func (r *remote) part(ctx context.Context, identity age.Identity, spec v1alpha1.DownloadRequestSpec, w io.Writer) (*int64, error) {
-	request := &v1alpha1.DownloadRequest{ObjectMeta: metav1.ObjectMeta{GenerateName: "kedge-"}, Spec: spec}
-	if err := r.create(ctx, request); err != nil {
-		return nil, fmt.Errorf("ask the server for %s of %s: %w", spec.Target, spec.Name, err)
-	}
-	err := r.follow(ctx, request, func() bool {
-		return request.Status.Phase == v1alpha1.RequestDone || request.Status.Phase == v1alpha1.RequestFailed
-	})
-	if err != nil {
-		return nil, fmt.Errorf("ask the server for %s of %s: %w", spec.Target, spec.Name, err)
-	}
-	s := &request.Status
-	if s.Phase == v1alpha1.RequestFailed {
-		return nil, fmt.Errorf("ask the server for %s of %s: %s", spec.Target, spec.Name, orElse(s.Message, "it failed"))
-	}
-	plain, err := age.Decrypt(bytes.NewReader(s.Data), identity)
-	if err != nil {
-		return nil, fmt.Errorf("read the server's answer: %w", err)
-	}
-	decoder, err := zstd.NewReader(plain, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(maxDocument))
-	if err != nil {
-		return nil, fmt.Errorf("read the server's answer: %w", err)
-	}
-	defer decoder.Close()
-	if _, err := io.Copy(w, decoder); err != nil {
-		return nil, errors.Join(ctx.Err(), fmt.Errorf("read the server's answer: %w", err))
-	}
-	return s.NextOffset, nil
+	return err
 }

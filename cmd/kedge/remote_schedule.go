@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -49,28 +50,38 @@ func (r *remote) findSchedule(ctx context.Context, name string) (*v1alpha1.Sched
 	return &s, nil
 }
 
-func (r *remote) getSchedules(ctx context.Context, out *outputFlag, names []string) error {
-	var list v1alpha1.ScheduleList
-	if len(names) == 1 {
-		s, err := r.findSchedule(ctx, names[0])
+// schedules gives the schedule of a name, or all where it is "".
+func (r *remote) schedules(ctx context.Context, name string) ([]v1alpha1.Schedule, error) {
+	if name != "" {
+		s, err := r.findSchedule(ctx, name)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		list.Items = []v1alpha1.Schedule{*s}
-	} else if err := r.list(ctx, &list); err != nil {
-		return fmt.Errorf("list the schedules: %w", err)
+		return []v1alpha1.Schedule{*s}, nil
+	}
+	var list v1alpha1.ScheduleList
+	if err := r.list(ctx, &list); err != nil {
+		return nil, fmt.Errorf("list the schedules: %w", err)
 	}
 	slices.SortFunc(list.Items, func(x, y v1alpha1.Schedule) int { return cmp.Compare(x.Name, y.Name) })
+	return list.Items, nil
+}
+
+func (r *remote) getSchedules(ctx context.Context, out *outputFlag, names []string) error {
+	found, err := r.schedules(ctx, strings.Join(names, ""))
+	if err != nil {
+		return err
+	}
 	if out.structured() {
-		return printList(r.app, out, list.Items, len(names) == 1, "ScheduleList", func(s *v1alpha1.Schedule) { scheduleOut(s) })
+		return printList(r.app, out, found, len(names) == 1, "ScheduleList", func(s *v1alpha1.Schedule) { scheduleOut(s) })
 	}
 	if out.format == formatName {
-		for i := range list.Items {
-			r.app.printf("%s\n", list.Items[i].Name)
+		for i := range found {
+			r.app.printf("%s\n", found[i].Name)
 		}
 		return nil
 	}
-	return r.app.printTable(scheduleTable(list.Items, r.app.env.Now()), out.format, "No schedules in namespace "+r.namespace+".")
+	return r.app.printTable(scheduleTable(found, r.app.env.Now()), out.format, "No schedules in namespace "+r.namespace+".")
 }
 
 func scheduleTable(found []v1alpha1.Schedule, now time.Time) *term.Table {
