@@ -109,8 +109,10 @@ func (x *run) close(ctx context.Context, cancelled bool, stopped error) (*Report
 	}
 	r.Counts = x.counts
 	x.mu.Unlock()
-	for _, field := range p.pipeline.Unused() {
-		r.Remarks = append(r.Remarks, plugins.Remark{Reason: string(UnusedRule), Message: field + " matched nothing"})
+	if !x.resumed { // what an earlier run prepared, this one has not
+		for _, field := range p.pipeline.Unused() {
+			r.Remarks = append(r.Remarks, plugins.Remark{Reason: string(UnusedRule), Message: field + " matched nothing"})
+		}
 	}
 	for i := range r.Entries {
 		if r.Entries[i].Warning {

@@ -247,11 +247,12 @@ func (j *Journal) Failed() error {
 func (j *Journal) Close() error { return nil }
 
 // Remove deletes the journal of a restore that has come to its end.
-func (j *Journal) Remove(ctx context.Context) error {
-	numbers, err := j.series.numbers(ctx)
+func Remove(ctx context.Context, store *Store) error {
+	s := series{store, "journal"}
+	numbers, err := s.numbers(ctx)
 	if err != nil {
 		return err
 	}
 	slices.Reverse(numbers) // what is left after a kill in between is a journal still
-	return j.series.remove(ctx, numbers)
+	return s.remove(ctx, numbers)
 }

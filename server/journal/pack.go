@@ -2,6 +2,7 @@ package journal
 
 import (
 	"fmt"
+	"sync"
 
 	"github.com/klauspost/compress/zstd"
 )
@@ -9,14 +10,18 @@ import (
 // maxPlain bounds what one Secret may unpack to.
 const maxPlain = 8 << 20
 
+// encoder is shared: one takes megabytes to make, and EncodeAll may be called from everywhere at once.
+var encoder = sync.OnceValues(func() (*zstd.Encoder, error) {
+	return zstd.NewWriter(nil, zstd.WithEncoderConcurrency(2), zstd.WithWindowSize(512<<10), zstd.WithLowerEncoderMem(true))
+})
+
 // pack compresses the data of one Secret.
 func pack(plain []byte) ([]byte, error) {
-	encoder, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(1<<20))
+	e, err := encoder()
 	if err != nil {
 		return nil, err
 	}
-	defer encoder.Close()
-	return encoder.EncodeAll(plain, nil), nil
+	return e.EncodeAll(plain, nil), nil
 }
 
 // unpack is the reverse of pack, for bytes that anybody may have written.

@@ -68,8 +68,12 @@ func (r *Runner) Work(object *v1alpha1.Restore, place *location.Place) pool.Work
 		handler := slog.NewMultiHandler(r.Log.Handler(), slog.NewJSONHandler(a.lines, nil))
 		a.log = slog.New(handler).With("restore", object.Name)
 		kept, err := journal.ReadReport(ctx, a.store)
-		if kept != nil || err != nil { // a server that died had come to the end, but not told
-			return kept, err
+		switch {
+		case err != nil:
+			return nil, stalledIfDamaged(err)
+		case kept != nil: // a server that died had come to the end, but not told
+			a.clean(ctx)
+			return kept, nil
 		}
 		return a.run(ctx, report)
 	}
@@ -280,8 +284,13 @@ func (a *attempt) keep(ctx context.Context, report *restore.Report) error {
 	if err := journal.PutReport(ctx, a.store, report); err != nil {
 		return err
 	}
-	if err := a.journal.Remove(ctx); err != nil { // it goes with the object
+	a.clean(ctx)
+	return nil
+}
+
+// clean removes the journal. What is left of it goes with the object.
+func (a *attempt) clean(ctx context.Context) {
+	if err := journal.Remove(ctx, a.store); err != nil {
 		a.Log.Warn("the journal of a restore stays until its object is deleted", "restore", a.object.Name, "error", err.Error())
 	}
-	return nil
 }
