@@ -370,7 +370,10 @@ func TestRedirect(t *testing.T) {
 
 // TestErrorsHideTheURL: the path of a webhook's URL is often all that keeps others from posting there.
 func TestErrorsHideTheURL(t *testing.T) {
-	hang := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, req *http.Request) { <-req.Context().Done() }))
+	hang := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, req *http.Request) {
+		_, _ = io.Copy(io.Discard, req.Body) // only then does the server see that the client is gone
+		<-req.Context().Done()
+	}))
 	defer hang.Close()
 	gone := httptest.NewServer(nil)
 	gone.Close()
