@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	mathrand "math/rand/v2"
+	"os"
 	"strings"
 	"testing"
 
@@ -200,8 +201,11 @@ func TestDamage(t *testing.T) {
 		t.Fatal(err)
 	}
 	rounds := 2
-	if testing.Short() {
+	switch {
+	case testing.Short():
 		rounds = 1
+	case os.Getenv("KEDGE_SOAK") != "":
+		rounds = 20
 	}
 	files := []string{archive.FileItems, archive.FileIndex, archive.FileTable, archive.FileLog, archive.FileReport, archive.FileSignature, "backup.json", "expiry/1.json"}
 	for _, file := range files {

@@ -207,6 +207,7 @@ func killAll(t *testing.T, p killPlan) faults.Histogram {
 		}
 		seen.Add(o)
 		p.after(o)
+		t.Logf("run %d: after %s in step %q, killed: %v; right in the end", runs, o.Took.Round(time.Millisecond), o.Step, o.Killed)
 	}
 	for _, after := range faults.Moments(seed, p.moments, calm.Took) {
 		kill("", after)
