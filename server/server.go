@@ -40,6 +40,7 @@ import (
 	"kedge.dev/kedge/server/pool"
 	"kedge.dev/kedge/server/restore"
 	"kedge.dev/kedge/server/retention"
+	"kedge.dev/kedge/server/schedule"
 )
 
 // Options say how a server runs. Namespace, SpoolDir, Log and Now are needed.
@@ -95,7 +96,11 @@ func Run(ctx context.Context, cfg *rest.Config, opts Options) error {
 		return err
 	}
 	defer seen.Close()
-	if err := controllers(mgr, opts, seen); err != nil {
+	own, err := metrics.OwnCluster(mgr.GetAPIReader())(ctx)
+	if err != nil {
+		return fmt.Errorf("make the server: learn which cluster this is: %w", err)
+	}
+	if err := controllers(mgr, opts, own, seen); err != nil {
 		return err
 	}
 	if err := mgr.Start(ctx); err != nil {
@@ -138,8 +143,8 @@ func checks(mgr manager.Manager) error {
 	return nil
 }
 
-// controllers hands every controller what it needs.
-func controllers(mgr manager.Manager, opts Options, seen *metrics.Recorder) error {
+// controllers hands every controller what it needs. cluster is the uid of the kube-system namespace.
+func controllers(mgr manager.Manager, opts Options, cluster string, seen *metrics.Recorder) error {
 	registry := &location.Registry{
 		Client: mgr.GetClient(), Secrets: mgr.GetAPIReader(), Namespace: opts.Namespace, PrivateDir: opts.SpoolDir,
 		Observe: seen.Store, Now: opts.Now,
@@ -148,7 +153,10 @@ func controllers(mgr manager.Manager, opts Options, seen *metrics.Recorder) erro
 	return errors.Join(
 		(&location.Reconciler{Client: mgr.GetClient(), Registry: registry, Metrics: seen, Now: opts.Now}).SetupWithManager(mgr),
 		(&retention.Reconciler{
-			Client: mgr.GetClient(), Registry: registry, ClusterUID: metrics.OwnCluster(mgr.GetAPIReader()), Events: recorder, Now: opts.Now,
+			Client: mgr.GetClient(), Registry: registry, ClusterUID: func(context.Context) (string, error) { return cluster, nil }, Events: recorder, Now: opts.Now,
+		}).SetupWithManager(mgr),
+		(&schedule.Reconciler{
+			Client: mgr.GetClient(), Events: recorder, ClusterUID: cluster, RequireServiceAccount: opts.RequireServiceAccount, Now: opts.Now,
 		}).SetupWithManager(mgr),
 		(&deletion.Reconciler{Client: mgr.GetClient(), Registry: registry, Now: opts.Now}).SetupWithManager(mgr),
 		backups(mgr, opts, registry, seen),

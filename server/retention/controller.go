@@ -57,8 +57,8 @@ const (
 type Reconciler struct {
 	Client   client.Client
 	Registry *location.Registry
-	// ClusterUID gives the uid by which the cluster is known, that of its kube-system namespace.
-	ClusterUID func(ctx context.Context) (string, error)
+	// ClusterUID is the uid by which the cluster is known, that of its kube-system namespace.
+	ClusterUID string
 	Events     events.EventRecorder
 	// Metrics counts what is done; nil does not.
 	Metrics *metrics.Recorder
