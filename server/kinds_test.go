@@ -43,7 +43,6 @@ func TestRefusedByTheAPI(t *testing.T) {
 		{"restore", restore(v1alpha1.RestoreSpec{BackupName: "b"}), ""},
 		{"restore-of-nothing", restore(v1alpha1.RestoreSpec{}), "spec.backupName"},
 		{"restore-policy", restore(v1alpha1.RestoreSpec{BackupName: "b", ExistingResourcePolicy: "Replace"}), `Unsupported value: "Replace"`},
-		{"restore-mode", restore(v1alpha1.RestoreSpec{BackupName: "b", UpdateMode: v1alpha1.UpdateExact}), "updateMode is for existingResourcePolicy Update"},
 		{"restore-wait", restore(v1alpha1.RestoreSpec{BackupName: "b", WaitTimeout: metav1.Duration{Duration: -1}}), "waitTimeout is negative"},
 		{"location", s3(func(*v1alpha1.S3Location) {}), ""},
 		{"location-nowhere", place(v1alpha1.BackupStorageLocationSpec{}), "exactly one of s3 and file must be set"},

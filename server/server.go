@@ -153,12 +153,12 @@ func controllers(mgr manager.Manager, opts Options, cluster string, seen *metric
 	return errors.Join(
 		(&location.Reconciler{Client: mgr.GetClient(), Registry: registry, Metrics: seen, Now: opts.Now}).SetupWithManager(mgr),
 		(&retention.Reconciler{
-			Client: mgr.GetClient(), Registry: registry, ClusterUID: func(context.Context) (string, error) { return cluster, nil }, Events: recorder, Now: opts.Now,
+			Client: mgr.GetClient(), Registry: registry, ClusterUID: cluster, Events: recorder, Metrics: seen, Now: opts.Now,
 		}).SetupWithManager(mgr),
 		(&schedule.Reconciler{
 			Client: mgr.GetClient(), Events: recorder, ClusterUID: cluster, RequireServiceAccount: opts.RequireServiceAccount, Now: opts.Now,
 		}).SetupWithManager(mgr),
-		(&deletion.Reconciler{Client: mgr.GetClient(), Registry: registry, Now: opts.Now}).SetupWithManager(mgr),
+		(&deletion.Reconciler{Client: mgr.GetClient(), Registry: registry, Metrics: seen, Now: opts.Now}).SetupWithManager(mgr),
 		backups(mgr, opts, registry, seen),
 		restores(mgr, opts, registry, seen),
 		downloads(mgr, opts, registry),
@@ -196,7 +196,7 @@ func restores(mgr manager.Manager, opts Options, registry *location.Registry, se
 		seen.Pool(metrics.KindRestore, work.Counts),
 		(&restore.Reconciler{
 			Client: mgr.GetClient(), Registry: registry, Pool: work, Runner: runner, Events: mgr.GetEventRecorder("kedge"),
-			RequireServiceAccount: opts.RequireServiceAccount, Now: opts.Now,
+			RequireServiceAccount: opts.RequireServiceAccount, Metrics: seen, Now: opts.Now,
 		}).SetupWithManager(mgr),
 	)
 }

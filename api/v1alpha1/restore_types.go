@@ -36,7 +36,6 @@ const (
 // +kubebuilder:validation:XValidation:rule="!has(self.labelSelector) || !has(self.orLabelSelectors) || size(self.orLabelSelectors) == 0",message="labelSelector and orLabelSelectors exclude each other: put both into orLabelSelectors"
 // +kubebuilder:validation:XValidation:rule="!(has(self.includedResources) || has(self.excludedResources) || has(self.includeClusterResources)) || !(has(self.includedClusterScopedResources) || has(self.excludedClusterScopedResources) || has(self.includedNamespaceScopedResources) || has(self.excludedNamespaceScopedResources))",message="includedResources, excludedResources and includeClusterResources cannot be combined with the fields that name resources of one scope"
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.cancel) || !oldSelf.cancel || (has(self.cancel) && self.cancel)",message="cancel cannot be taken back"
-// +kubebuilder:validation:XValidation:rule="!has(self.updateMode) || (has(self.existingResourcePolicy) && self.existingResourcePolicy == 'Update')",message="updateMode is for existingResourcePolicy Update"
 // +kubebuilder:validation:XValidation:rule="!has(self.waitTimeout) || duration(self.waitTimeout) >= duration('0s')",message="waitTimeout is negative"
 type RestoreSpec struct {
 	// BackupName names the backup, or its uid where a name stands for several.

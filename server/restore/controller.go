@@ -19,6 +19,7 @@ import (
 	"kedge.dev/kedge/api/v1alpha1"
 	"kedge.dev/kedge/restore"
 	"kedge.dev/kedge/server/location"
+	"kedge.dev/kedge/server/metrics"
 	"kedge.dev/kedge/server/outcome"
 	"kedge.dev/kedge/server/pool"
 	"kedge.dev/kedge/server/status"
@@ -48,7 +49,9 @@ type Reconciler struct {
 	Events   events.EventRecorder
 	// RequireServiceAccount refuses restores that do not name an account to write as.
 	RequireServiceAccount bool
-	Now                   func() time.Time
+	// Metrics counts how restores end; nil does not.
+	Metrics *metrics.Recorder
+	Now     func() time.Time
 }
 
 // SetupWithManager registers the controller.
@@ -276,6 +279,7 @@ func (r *Reconciler) announce(o *v1alpha1.Restore) {
 		kind, note = "Normal", fmt.Sprintf("%d created, %d updated, %d unchanged, %d skipped", c.Created, c.Updated, c.Unchanged, c.Skipped)
 	}
 	r.Events.Eventf(o, nil, kind, string(o.Status.Phase), "Restore", "%s", note)
+	r.Metrics.RestoreEnded(o)
 }
 
 func orElse(text, otherwise string) string {

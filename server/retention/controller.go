@@ -139,14 +139,10 @@ func (r *Reconciler) apply(ctx context.Context, object *v1alpha1.BackupStorageLo
 	if err != nil {
 		return Result{}, err
 	}
-	cluster, err := r.ClusterUID(ctx)
-	if err != nil {
-		return Result{}, err
-	}
 	memory := r.memory(object.UID)
 	pass := &Pass{
 		Archive: place.Archive, Entries: place.Entries, Lock: object.Spec.ObjectLock, Locked: memory.locked, Now: r.Now,
-		Prepare: preparation{r, object, memory, cluster}.prepare,
+		Prepare: preparation{r, object, memory, r.ClusterUID}.prepare,
 		Removed: func(ctx context.Context, name, uid, reason string) error {
 			r.announce(ctx, object, name, uid, reason)
 			return RemoveObject(ctx, r.Client, object.Namespace, object.Name, uid)

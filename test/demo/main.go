@@ -45,7 +45,7 @@ func run(ctx context.Context) error {
 	if err := d.start(ctx, *kedge, *blueVersion, *greenVersion); err != nil {
 		return err
 	}
-	for _, step := range []func(context.Context) error{d.install, d.backUp, d.disaster, d.migrate, d.check} {
+	for _, step := range []func(context.Context) error{d.install, d.backUp, d.disaster, d.migrate, d.check, d.serve} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -143,7 +143,7 @@ func (d *demo) run(ctx context.Context, args ...string) error {
 	cmd.Env = d.env
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stdout
 	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("kedge %s: %w", strings.Join(args[:2], " "), err)
+		return fmt.Errorf("kedge %s: %w", strings.Join(args[:min(len(args), 2)], " "), err)
 	}
 	return nil
 }
