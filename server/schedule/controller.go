@@ -36,8 +36,9 @@ const (
 type Reconciler struct {
 	Client client.Client
 	Events events.EventRecorder
-	// ClusterUID is the uid of the kube-system namespace. Backups that were found in a bucket count only with it; empty counts none.
-	ClusterUID string
+	// ClusterUID gives the uid by which the cluster is known, that of its kube-system namespace. Backups that were found in a bucket count
+	// only where they are of this cluster.
+	ClusterUID func(ctx context.Context) (string, error)
 	// RequireServiceAccount refuses schedules whose backups name no account to read as.
 	RequireServiceAccount bool
 	Now                   func() time.Time
@@ -87,16 +88,20 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	if err := r.Client.List(ctx, &backups, client.InNamespace(req.Namespace), client.MatchingLabels{v1alpha1.ScheduleLabel: object.Name}); err != nil {
 		return ctrl.Result{}, fmt.Errorf("list the backups of schedule %s: %w", object.Name, err)
 	}
+	cluster, err := r.ClusterUID(ctx)
+	if err != nil {
+		return ctrl.Result{}, fmt.Errorf("follow schedule %s: %w", object.Name, err)
+	}
 	before := object.DeepCopy()
 	s := &object
-	decision, stalled := r.step(s, see(backups.Items, r.ClusterUID))
+	decision, stalled := r.step(s, see(backups.Items, cluster))
 	if err := status.Patch(ctx, r.Client, s, before); err != nil {
 		return lost(err)
 	}
 	r.tell(s, decision)
 	if pending(&s.Status) && stalled == nil {
 		before = s.DeepCopy()
-		if err := r.create(ctx, s, decision); err != nil {
+		if err := r.create(ctx, s, decision, cluster); err != nil {
 			return r.refused(ctx, s, before, err)
 		}
 	}
@@ -149,7 +154,7 @@ func nameFor(s *v1alpha1.Schedule, run *Run, seen *seen) string {
 
 // create makes the Backup of the run that the status notes. What is there already under its name and label is that Backup; where the name
 // belongs to something else, the run gets another one.
-func (r *Reconciler) create(ctx context.Context, s *v1alpha1.Schedule, d Decision) error {
+func (r *Reconciler) create(ctx context.Context, s *v1alpha1.Schedule, d Decision, cluster string) error {
 	own := s.Status.Active
 	for _, name := range []string{own, own + otherSuffix(s)} {
 		b := newBackup(s, name)
@@ -161,7 +166,7 @@ func (r *Reconciler) create(ctx context.Context, s *v1alpha1.Schedule, d Decisio
 		if !apierrors.IsAlreadyExists(err) {
 			return fmt.Errorf("create backup %s: %w", name, err)
 		}
-		if mine, err := r.isMine(ctx, s, name); err != nil || mine {
+		if mine, err := r.isMine(ctx, s, name, cluster); err != nil || mine {
 			return err
 		}
 	}
@@ -169,7 +174,7 @@ func (r *Reconciler) create(ctx context.Context, s *v1alpha1.Schedule, d Decisio
 }
 
 // isMine says whether an object is a run of the schedule, and not one that shows another cluster's archive.
-func (r *Reconciler) isMine(ctx context.Context, s *v1alpha1.Schedule, name string) (bool, error) {
+func (r *Reconciler) isMine(ctx context.Context, s *v1alpha1.Schedule, name, cluster string) (bool, error) {
 	var b v1alpha1.Backup
 	if err := r.Client.Get(ctx, client.ObjectKey{Namespace: s.Namespace, Name: name}, &b); err != nil {
 		if apierrors.IsNotFound(err) { // the cache is behind
@@ -177,7 +182,7 @@ func (r *Reconciler) isMine(ctx context.Context, s *v1alpha1.Schedule, name stri
 		}
 		return false, fmt.Errorf("read backup %s: %w", name, err)
 	}
-	return b.Labels[v1alpha1.ScheduleLabel] == s.Name && isOwn(&b, r.ClusterUID), nil
+	return b.Labels[v1alpha1.ScheduleLabel] == s.Name && isOwn(&b, cluster), nil
 }
 
 // refused notes that the Backup of a run cannot be created. It is tried again.

@@ -89,8 +89,10 @@ func applyDefinitions(ctx context.Context, cluster *testbed.Cluster) error {
 }
 
 func (p *place) server(c client.Client) *schedule.Reconciler {
-	return &schedule.Reconciler{Client: c, Events: p.events, ClusterUID: "this-cluster", Now: func() time.Time { return p.now }}
+	return &schedule.Reconciler{Client: c, Events: p.events, ClusterUID: thisCluster, Now: func() time.Time { return p.now }}
 }
+
+func thisCluster(context.Context) (string, error) { return "this-cluster", nil }
 
 // schedule creates one, changed by the functions.
 func (p *place) schedule(t *testing.T, name string, changes ...func(*v1alpha1.Schedule)) {
@@ -419,7 +421,7 @@ func TestManager(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &schedule.Reconciler{Client: mgr.GetClient(), Events: mgr.GetEventRecorder("kedge"), Now: time.Now}
+	r := &schedule.Reconciler{Client: mgr.GetClient(), Events: mgr.GetEventRecorder("kedge"), ClusterUID: thisCluster, Now: time.Now}
 	if err := r.SetupWithManager(mgr); err != nil {
 		t.Fatal(err)
 	}
