@@ -20,6 +20,7 @@ Schedules need a server ("kedge install"); with --local, use cron and "kedge bac
 		a.schedulePauseCommand(),
 		a.scheduleUnpauseCommand(),
 		a.scheduleRunCommand(),
+		a.scheduleRetentionCommand(),
 		a.scheduleDeleteCommand(),
 	)
 	cmd.Aliases = []string{"schedules"}
