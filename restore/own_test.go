@@ -97,7 +97,7 @@ func TestOwnNamespace(t *testing.T) {
 	if r.Phase != v1alpha1.PhaseCompleted || r.Counts.Updated != 1 || r.Counts.Created != 1 {
 		t.Errorf("%s %+v: %+v", r.Phase, r.Counts, r.Entries)
 	}
-	for _, want := range []struct{ resource, name string }{{"deployments", "kedge-server"}, {"serviceaccounts", "kedge"}} {
+	for _, want := range []struct{ resource, name string }{{"deployments.apps", "kedge-server"}, {"serviceaccounts", "kedge"}} {
 		if got := entriesOf(r, want.resource, "own", want.name); len(got) != 1 || got[0].Outcome != Skipped || got[0].Reason != KedgeOwn {
 			t.Errorf("%s %s: %+v", want.resource, want.name, got)
 		}
