@@ -13,10 +13,13 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 
+	"kedge.dev/kedge/deploy"
+	"kedge.dev/kedge/deploy/render"
 	"kedge.dev/kedge/test/testbed"
 )
 
@@ -41,6 +44,43 @@ func TestInstallScripts(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestServerKnowsItsArguments holds the arguments that the chart gives the server against the server's flags.
+func TestServerKnowsItsArguments(t *testing.T) {
+	objects, err := render.Objects(deploy.Chart, render.Options{Release: "kedge", Namespace: "anchor", Values: map[string]any{
+		"image": map[string]any{"repository": "kedge"},
+		"server": map[string]any{
+			"clusterName": "blue", "requireServiceAccount": true, "maxBackups": int64(7), "maxPerLocation": int64(3), "extraArgs": []any{"--lease-duration=30s"},
+		},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range objects {
+		if o.GetKind() != "Deployment" {
+			continue
+		}
+		containers, _, err := unstructured.NestedSlice(o.Object, "spec", "template", "spec", "containers")
+		if err != nil || len(containers) != 1 {
+			t.Fatalf("the containers are %v (%v)", containers, err)
+		}
+		args, _, err := unstructured.NestedStringSlice(containers[0].(map[string]any), "args")
+		if err != nil || len(args) < 8 || args[0] != "server" {
+			t.Fatalf("the arguments are %v (%v)", args, err)
+		}
+		cmd := testApp().serverCommand()
+		if err := cmd.ParseFlags(args[1:]); err != nil || cmd.Flags().NArg() > 0 {
+			t.Errorf("the server does not take %v: %v", args, err)
+		}
+		for name, want := range map[string]string{"namespace": "anchor", "cluster-name": "blue", "max-backups": "7", "max-per-location": "3", "require-service-account": "true"} {
+			if got := cmd.Flags().Lookup(name).Value.String(); got != want {
+				t.Errorf("--%s is %q, want %q", name, got, want)
+			}
+		}
+		return
+	}
+	t.Error("there is no Deployment")
 }
 
 // installed looks at a cluster as its administrator.
