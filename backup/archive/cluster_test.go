@@ -117,6 +117,11 @@ func TestNamespaceReadsOfLargeCluster(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("%d objects in %d frames, %d bytes stored", rec.Counts.Items, len(rec.Frames), rec.StoredBytes())
+	for i := range rec.Frames {
+		if f := &rec.Frames[i]; f.Items > 1000 || f.Index.Size > 64<<10 {
+			t.Errorf("frame %d has %d items, its shard %d bytes", i, f.Items, f.Index.Size)
+		}
+	}
 	store.reads = map[string]int64{}
 	for _, i := range []int{0, 1, 17, 499, 1000, 1234, 1777, 1999} {
 		namespace := fmt.Sprintf("%s%05d", objects.Prefix, i)
