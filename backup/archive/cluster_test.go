@@ -123,6 +123,10 @@ func TestNamespaceReadsOfLargeCluster(t *testing.T) {
 			t.Errorf("frame %d has %d items, its shard %d bytes", i, f.Items, f.Index.Size)
 		}
 	}
+	res, err := archive.Verify(t.Context(), l, find(t, l, "large"), keys, archive.VerifyOptions{Deep: true})
+	if err != nil || !res.OK() {
+		t.Errorf("deep verify says %+v, %v", res, err)
+	}
 	store.reads = map[string]int64{}
 	most, last := int64(0), objects.Namespaces(c.n)-1
 	for _, i := range []int{0, 1, 17, 499, 1000, 1234, 1777, last} {
