@@ -107,7 +107,8 @@ func (c *benchCluster) stored(o objects.Object) (archive.Row, []byte, error) {
 
 // TestNamespaceReadsOfLargeCluster restores one namespace of 100,000 objects as a restore reads it, with the opening of the backup, and
 // counts the bytes that the store hands out: at most one and a half times the frames that hold its objects, its Namespace and the
-// definition of its custom resources, with their shards.
+// definition of its custom resources, with their shards. The last namespace lies in what is left over at the end of each section: small
+// frames, of which a chunk is more than half empty; there the bytes are fewer than for the others, though the ratio is not.
 func TestNamespaceReadsOfLargeCluster(t *testing.T) {
 	store := newMemory()
 	l, keys := location(t, store)
@@ -117,8 +118,18 @@ func TestNamespaceReadsOfLargeCluster(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("%d objects in %d frames, %d bytes stored", rec.Counts.Items, len(rec.Frames), rec.StoredBytes())
+	for i := range rec.Frames {
+		if f := &rec.Frames[i]; f.Items > 1000 || f.Index.Size > 64<<10 {
+			t.Errorf("frame %d has %d items, its shard %d bytes", i, f.Items, f.Index.Size)
+		}
+	}
+	res, err := archive.Verify(t.Context(), l, find(t, l, "large"), keys, archive.VerifyOptions{Deep: true})
+	if err != nil || !res.OK() {
+		t.Errorf("deep verify says %+v, %v", res, err)
+	}
 	store.reads = map[string]int64{}
-	for _, i := range []int{0, 1, 17, 499, 1000, 1234, 1777, 1999} {
+	most, last := int64(0), objects.Namespaces(c.n)-1
+	for _, i := range []int{0, 1, 17, 499, 1000, 1234, 1777, last} {
 		namespace := fmt.Sprintf("%s%05d", objects.Prefix, i)
 		clear(store.reads)
 		asked := readNamespace(t, open(t, l, keys, "large"), namespace)
@@ -130,7 +141,11 @@ func TestNamespaceReadsOfLargeCluster(t *testing.T) {
 		}
 		ratio := float64(read) / float64(asked)
 		t.Logf("%s: %d bytes asked for, %d read: %.2f", namespace, asked, read, ratio)
-		if ratio > 1.5 {
+		switch {
+		case i == last && read <= most:
+		case i < last && ratio <= 1.5:
+			most = max(most, read)
+		default:
 			t.Errorf("%s: the ratio is %.2f, of these files: %v", namespace, ratio, store.reads)
 		}
 	}
