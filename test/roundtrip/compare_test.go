@@ -151,7 +151,7 @@ func TestFindings(t *testing.T) {
 			want: []string{"equal deployments.apps x/d", "reported replicasets.apps x/d-aaa made by a controller, Remade; to its controller: exceeded quota"}},
 		"made no more, and not in the report": {from: replicas("aaa", "o1"), to: strings.SplitN(replicas("bbb", "o2"), "---\n", 2)[0],
 			change: func(tr *trial) { tr.judge = scripted{quota: "exceeded quota"} },
-			want: []string{"equal deployments.apps x/d", "silent replicasets.apps x/d-aaa made by a controller, missing, and not in the restore's report"}},
+			want:   []string{"equal deployments.apps x/d", "silent replicasets.apps x/d-aaa made by a controller, missing, and not in the restore's report"}},
 		"owner lost": {
 			from: config + "\n---\n" + "{apiVersion: v1, kind: Secret, metadata: {name: s, namespace: x, ownerReferences: [{kind: ConfigMap, name: c, uid: a1}]}}",
 			to:   config + "\n---\n" + "{apiVersion: v1, kind: Secret, metadata: {name: s, namespace: x, ownerReferences: [{kind: ConfigMap, name: c, uid: zz}]}}",
