@@ -53,6 +53,8 @@ type judge interface {
 	WouldChange(ctx context.Context, live *object, wanted map[string]any) (bool, error)
 	// Refuses says why the server refuses an object that is sent by hand; "" where it accepts it.
 	Refuses(ctx context.Context, o *object) string
+	// OutOfBounds says which quota or limit range the server held against a controller that made objects for the owner; "" where none.
+	OutOfBounds(ctx context.Context, owner *object) string
 }
 
 // subjects are the objects of the source that must arrive: all but the servers' own that nobody changed.
@@ -246,6 +248,9 @@ func (t *trial) group(ctx context.Context, here, there []*object) []finding {
 			left = left[1:]
 		default:
 			f := t.missing(ctx, o)
+			if refusal := t.outOfRoom(ctx, o); f.verdict == silent && refusal != "" {
+				f = finding{o.key, reported, t.report[o.key] + "; to its controller: " + refusal}
+			}
 			f.detail = "made by a controller, " + f.detail
 			found = append(found, f)
 		}
@@ -275,6 +280,25 @@ func (t *trial) byClock(o *object) bool {
 // controllers gets the last room is a race.
 func (t *trial) noRoom(ctx context.Context, o *object) bool {
 	return t.to.controller(o) != nil && t.source.Refuses(ctx, o) != ""
+}
+
+// outOfRoom says which quota or limit range the target held against a controller that would have made again what it made in the source.
+// Which pods get in is chance where a namespace has several limit ranges with defaults: an API server draws, for each pod,
+// which one comes first, and so how much of a quota the pod takes, and whether it is within the other range's limits.
+func (t *trial) outOfRoom(ctx context.Context, o *object) string {
+	owner := t.from.controller(o)
+	if owner == nil || t.report[o.key] == "" {
+		return ""
+	}
+	name := canonical(t.from, owner)
+	for _, k := range t.to.keys() {
+		if there := t.to.objects[k]; there.api.GroupResource() == owner.api.GroupResource() && canonical(t.to, there) == name {
+			if refusal := t.judge.OutOfBounds(ctx, there); refusal != "" {
+				return refusal
+			}
+		}
+	}
+	return ""
 }
 
 // unexpected are objects of the target that neither it nor the source had.

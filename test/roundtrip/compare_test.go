@@ -18,6 +18,7 @@ import (
 type scripted struct {
 	defaults bool   // all differences are the target's defaults
 	refusal  string // of what is sent by hand
+	quota    string // what a controller was refused for
 }
 
 func (s scripted) WouldChange(context.Context, *object, map[string]any) (bool, error) {
@@ -28,6 +29,8 @@ func (s scripted) WouldChange(context.Context, *object, map[string]any) (bool, e
 }
 
 func (s scripted) Refuses(context.Context, *object) string { return s.refusal }
+
+func (s scripted) OutOfBounds(context.Context, *object) string { return s.quota }
 
 // world makes a snapshot of YAML documents.
 func world(t *testing.T, docs string) *snapshot {
@@ -137,6 +140,18 @@ func TestFindings(t *testing.T) {
 			to:     replicas("bbb", "o2") + "\n---\n" + strings.ReplaceAll(strings.SplitN(replicas("ccc", "o2"), "---\n", 2)[1], "uid: ro2", "uid: rr"),
 			change: func(tr *trial) { tr.source = scripted{refusal: "exceeded quota"} },
 			want:   []string{"equal deployments.apps x/d", "equal replicasets.apps x/d-aaa"}},
+		"made no more, and no quota says why": {from: replicas("aaa", "o1"), to: strings.SplitN(replicas("bbb", "o2"), "---\n", 2)[0],
+			change: func(tr *trial) { tr.report["replicasets.apps x/d-aaa"] = "Remade" },
+			want: []string{"equal deployments.apps x/d",
+				"silent replicasets.apps x/d-aaa made by a controller, missing (report: Remade), but the target serves apps/v1, Resource=replicasets and accepts it by hand"}},
+		"made no more for want of room": {from: replicas("aaa", "o1"), to: strings.SplitN(replicas("bbb", "o2"), "---\n", 2)[0],
+			change: func(tr *trial) {
+				tr.report["replicasets.apps x/d-aaa"], tr.judge = "Remade", scripted{quota: "exceeded quota"}
+			},
+			want: []string{"equal deployments.apps x/d", "reported replicasets.apps x/d-aaa made by a controller, Remade; to its controller: exceeded quota"}},
+		"made no more, and not in the report": {from: replicas("aaa", "o1"), to: strings.SplitN(replicas("bbb", "o2"), "---\n", 2)[0],
+			change: func(tr *trial) { tr.judge = scripted{quota: "exceeded quota"} },
+			want:   []string{"equal deployments.apps x/d", "silent replicasets.apps x/d-aaa made by a controller, missing, and not in the restore's report"}},
 		"owner lost": {
 			from: config + "\n---\n" + "{apiVersion: v1, kind: Secret, metadata: {name: s, namespace: x, ownerReferences: [{kind: ConfigMap, name: c, uid: a1}]}}",
 			to:   config + "\n---\n" + "{apiVersion: v1, kind: Secret, metadata: {name: s, namespace: x, ownerReferences: [{kind: ConfigMap, name: c, uid: zz}]}}",

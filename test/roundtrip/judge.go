@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"reflect"
+	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -118,6 +119,24 @@ func (j *serverJudge) Refuses(ctx context.Context, o *object) string {
 	_, err := j.client(a, o.raw.GetNamespace()).Create(ctx, send, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 	if err != nil {
 		return err.Error()
+	}
+	return ""
+}
+
+// OutOfBounds reads the events in which controllers tell what was refused to them.
+func (j *serverJudge) OutOfBounds(ctx context.Context, owner *object) string {
+	events := schema.GroupVersionResource{Version: "v1", Resource: "events"}
+	list, err := j.lister.dynamic.Resource(events).Namespace(owner.raw.GetNamespace()).List(ctx, metav1.ListOptions{
+		FieldSelector: "reason=FailedCreate,involvedObject.uid=" + string(owner.raw.GetUID()),
+	})
+	if err != nil {
+		return ""
+	}
+	for _, event := range list.Items {
+		message, _, _ := unstructured.NestedString(event.Object, "message")
+		if strings.Contains(message, "exceeded quota") || strings.Contains(message, "imum cpu usage per ") || strings.Contains(message, "imum memory usage per ") {
+			return message
+		}
 	}
 	return ""
 }

@@ -65,20 +65,22 @@ func run(ctx context.Context, o options, out io.Writer) (ok bool, err error) {
 		}
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(max(o.jobs, 1) + 1) // one more starts its servers meanwhile
-	turns := make(chan struct{}, max(o.jobs, 1))
+	group.SetLimit(max(o.jobs, 1) + 1) // one more starts or empties its servers meanwhile
+	trials := &trials{options: o, index: index, servers: newStable(), turns: make(chan struct{}, max(o.jobs, 1))}
+	defer trials.servers.stop()
 	total := &result{folder: "TOTAL", counts: map[verdict]int{}}
 	var mu sync.Mutex
 	for _, name := range names {
 		group.Go(func() error {
-			r, err := runFolder(ctx, o, name, index, turns)
+			err := trials.folder(ctx, name, func(r *result) {
+				mu.Lock()
+				defer mu.Unlock()
+				total.add(r)
+				r.print(out, o.verbose)
+			})
 			if err != nil {
 				return fmt.Errorf("folder %s: %w", name, err)
 			}
-			mu.Lock()
-			defer mu.Unlock()
-			total.add(r)
-			r.print(out, o.verbose)
 			return nil
 		})
 	}
@@ -91,30 +93,47 @@ func run(ctx context.Context, o options, out io.Writer) (ok bool, err error) {
 	return total.counts[silent] == 0, nil
 }
 
-func runFolder(ctx context.Context, o options, name string, index map[string]indexEntry, turns chan struct{}) (*result, error) {
-	f, err := readFolder(o.corpus, name, index)
+// trials are what all folders share: the servers, and the turns to use the machine.
+type trials struct {
+	options
+	index   map[string]indexEntry
+	servers *stable
+	turns   chan struct{}
+}
+
+// folder takes one folder, tells its result, and empties the servers.
+func (t *trials) folder(ctx context.Context, name string, tell func(*result)) error {
+	f, err := readFolder(t.corpus, name, t.index)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	servers, err := startPair(ctx, o.from, o.to)
+	servers, err := takePair(ctx, t.servers, t.options.from, t.options.to)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	defer servers.stop()
-	select {
-	case turns <- struct{}{}:
-		defer func() { <-turns }()
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-	r, err := roundtrip(ctx, f, servers)
+	r, err := t.inTurn(ctx, f, servers)
 	if err != nil {
-		return nil, err
+		servers.each(func(s *server) { s.cluster.Stop() })
+		return err
 	}
 	for _, bad := range f.Unreadable {
 		r.refused = append(r.refused, bad.Error())
 	}
-	return r, nil
+	tell(r)
+	var both sync.WaitGroup
+	servers.each(func(s *server) { both.Go(func() { t.servers.giveBack(ctx, s) }) })
+	both.Wait()
+	return nil
+}
+
+func (t *trials) inTurn(ctx context.Context, f *folder, servers *pair) (*result, error) {
+	select {
+	case t.turns <- struct{}{}:
+		defer func() { <-t.turns }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	return roundtrip(ctx, f, servers)
 }
 
 func (r *result) add(other *result) {

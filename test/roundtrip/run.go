@@ -28,40 +28,28 @@ type server struct {
 // pair are the servers of one trial.
 type pair struct{ from, to *server }
 
-func (p *pair) stop() {
+func (p *pair) each(do func(*server)) {
 	for _, s := range []*server{p.from, p.to} {
 		if s != nil {
-			s.cluster.Stop()
+			do(s)
 		}
 	}
 }
 
-// startPair starts both servers at once and waits until they rest.
-func startPair(ctx context.Context, fromVersion, toVersion string) (*pair, error) {
+// takePair takes both servers at once.
+func takePair(ctx context.Context, servers *stable, fromVersion, toVersion string) (*pair, error) {
 	p := &pair{}
 	group, groupCtx := errgroup.WithContext(ctx)
-	start := func(dst **server, version, name string) func() error {
-		return func() error {
-			c, err := testbed.StartCluster(groupCtx, version, testbed.Name(name))
-			if err != nil {
-				return err
-			}
-			l, err := newLister(c)
-			*dst = &server{cluster: c, lister: l}
-			if err != nil {
-				return err
-			}
-			if _, err := c.ServiceAccountConfig(groupCtx, "kedge"); err != nil {
-				return err
-			}
-			(*dst).before, err = settle(groupCtx, l)
+	take := func(dst **server, version, name string) func() error {
+		return func() (err error) {
+			*dst, err = servers.take(groupCtx, version, name)
 			return err
 		}
 	}
-	group.Go(start(&p.from, fromVersion, "from"))
-	group.Go(start(&p.to, toVersion, "to"))
+	group.Go(take(&p.from, fromVersion, "from"))
+	group.Go(take(&p.to, toVersion, "to"))
 	if err := group.Wait(); err != nil {
-		p.stop()
+		p.each(func(s *server) { s.cluster.Stop() })
 		return nil, err
 	}
 	return p, nil
@@ -70,22 +58,31 @@ func startPair(ctx context.Context, fromVersion, toVersion string) (*pair, error
 const (
 	quiet        = 1500 * time.Millisecond // how long nothing may change for a cluster to count as settled
 	settleLimit  = 20 * time.Second        // some clusters never do: a CronJob each minute
-	controllers  = 60 * time.Second        // how long what controllers make again may take to become equal
+	controllers  = 3 * time.Minute         // how long what controllers make again may take; one that was refused tries again after 41, 82, 164 s
 	betweenReads = 250 * time.Millisecond
 )
 
-// settle waits until nothing changes any more.
+// settle waits until nothing changes any more. Everything is read again only where the server has written anything at all since, which
+// costs it one small list to say.
 func settle(ctx context.Context, l *lister) (*snapshot, error) {
 	deadline := time.Now().Add(settleLimit)
 	var last [sha256.Size]byte
+	var s *snapshot
+	var read string // the server's revision before the last reading
 	since := time.Now()
 	for {
-		s, err := l.read(ctx)
+		revision, err := l.revision(ctx)
 		if err != nil {
 			return nil, err
 		}
-		if now := fingerprint(s); now != last {
-			last, since = now, time.Now()
+		if s == nil || revision != read {
+			if s, err = l.read(ctx); err != nil {
+				return nil, err
+			}
+			read = revision
+			if now := fingerprint(s); now != last {
+				last, since = now, time.Now()
+			}
 		}
 		if time.Since(since) >= quiet || time.Now().After(deadline) {
 			return s, nil

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"golang.org/x/sync/errgroup"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -110,6 +111,16 @@ func (l *lister) apis() (map[schema.GroupResource]*api, error) {
 	return found, nil
 }
 
+// revision is the number of the last write to the server's etcd, whatever was written: what a list says of itself that is neither
+// old nor from a cache that lags.
+func (l *lister) revision(ctx context.Context) (string, error) {
+	list, err := l.dynamic.Resource(schema.GroupVersionResource{Version: "v1", Resource: "namespaces"}).List(ctx, metav1.ListOptions{Limit: 1})
+	if err != nil {
+		return "", fmt.Errorf("ask %s for its revision: %w", l.cluster.Name, err)
+	}
+	return list.GetResourceVersion(), nil
+}
+
 // read lists everything that takes part in comparisons.
 func (l *lister) read(ctx context.Context) (*snapshot, error) {
 	apis, err := l.apis()
@@ -125,6 +136,9 @@ func (l *lister) read(ctx context.Context) (*snapshot, error) {
 		}
 		group.Go(func() error {
 			list, err := l.dynamic.Resource(a.GroupVersionResource).List(ctx, metav1.ListOptions{})
+			if apierrors.IsNotFound(err) {
+				return nil // its definition was deleted since
+			}
 			if err != nil {
 				return fmt.Errorf("list %s of %s: %w", gr, l.cluster.Name, err)
 			}
