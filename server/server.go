@@ -96,11 +96,7 @@ func Run(ctx context.Context, cfg *rest.Config, opts Options) error {
 		return err
 	}
 	defer seen.Close()
-	own, err := metrics.OwnCluster(mgr.GetAPIReader())(ctx)
-	if err != nil {
-		return fmt.Errorf("make the server: learn which cluster this is: %w", err)
-	}
-	if err := controllers(mgr, opts, own, seen); err != nil {
+	if err := controllers(mgr, opts, seen); err != nil {
 		return err
 	}
 	if err := mgr.Start(ctx); err != nil {
@@ -143,13 +139,13 @@ func checks(mgr manager.Manager) error {
 	return nil
 }
 
-// controllers hands every controller what it needs. cluster is the uid of the kube-system namespace.
-func controllers(mgr manager.Manager, opts Options, cluster string, seen *metrics.Recorder) error {
+// controllers hands every controller what it needs.
+func controllers(mgr manager.Manager, opts Options, seen *metrics.Recorder) error {
 	registry := &location.Registry{
 		Client: mgr.GetClient(), Secrets: mgr.GetAPIReader(), Namespace: opts.Namespace, PrivateDir: opts.SpoolDir,
 		Observe: seen.Store, Now: opts.Now,
 	}
-	recorder := mgr.GetEventRecorder("kedge")
+	recorder, cluster := mgr.GetEventRecorder("kedge"), metrics.OwnCluster(mgr.GetAPIReader())
 	return errors.Join(
 		(&location.Reconciler{Client: mgr.GetClient(), Registry: registry, Metrics: seen, Now: opts.Now}).SetupWithManager(mgr),
 		(&retention.Reconciler{

@@ -57,8 +57,8 @@ const (
 type Reconciler struct {
 	Client   client.Client
 	Registry *location.Registry
-	// ClusterUID is the uid by which the cluster is known, that of its kube-system namespace.
-	ClusterUID string
+	// ClusterUID gives the uid by which the cluster is known, that of its kube-system namespace.
+	ClusterUID func(ctx context.Context) (string, error)
 	Events     events.EventRecorder
 	// Metrics counts what is done; nil does not.
 	Metrics *metrics.Recorder
@@ -139,10 +139,14 @@ func (r *Reconciler) apply(ctx context.Context, object *v1alpha1.BackupStorageLo
 	if err != nil {
 		return Result{}, err
 	}
+	cluster, err := r.ClusterUID(ctx)
+	if err != nil {
+		return Result{}, err
+	}
 	memory := r.memory(object.UID)
 	pass := &Pass{
 		Archive: place.Archive, Entries: place.Entries, Lock: object.Spec.ObjectLock, Locked: memory.locked, Now: r.Now,
-		Prepare: preparation{r, object, memory, r.ClusterUID}.prepare,
+		Prepare: preparation{r, object, memory, cluster}.prepare,
 		Removed: func(ctx context.Context, name, uid, reason string) error {
 			r.announce(ctx, object, name, uid, reason)
 			return RemoveObject(ctx, r.Client, object.Namespace, object.Name, uid)

@@ -1,6 +1,7 @@
 package retention_test
 
 import (
+	"context"
 	"fmt"
 	"io/fs"
 	"slices"
@@ -79,7 +80,7 @@ func newWorld(t *testing.T, spec v1alpha1.BackupStorageLocationSpec) *world {
 	w.create(t, &v1alpha1.BackupStorageLocation{ObjectMeta: metav1.ObjectMeta{Name: "main"}, Spec: spec})
 	clock := func() time.Time { return w.today }
 	r := &retention.Reconciler{
-		Client: c, Events: w.events, Now: clock, ClusterUID: ours,
+		Client: c, Events: w.events, Now: clock, ClusterUID: func(context.Context) (string, error) { return ours, nil },
 		Registry: &location.Registry{Client: c, Secrets: c, Namespace: ns.Name, PrivateDir: t.TempDir(), Now: clock},
 	}
 	w.reconcile = func() ctrl.Result {
