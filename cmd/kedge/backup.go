@@ -71,7 +71,7 @@ func phaseColor(phase string) term.Color {
 	switch v1alpha1.Phase(phase) {
 	case v1alpha1.PhaseCompleted:
 		return term.Green
-	case v1alpha1.PhasePartiallyFailed, v1alpha1.PhaseCancelled, v1alpha1.PhaseInProgress:
+	case v1alpha1.PhasePartiallyFailed, v1alpha1.PhaseCancelled, v1alpha1.PhaseInProgress, v1alpha1.PhaseQueued:
 		return term.Yellow
 	case v1alpha1.PhaseFailed:
 		return term.Red

@@ -159,7 +159,7 @@ func (c *installed) restricted() error {
 	}
 	pod.Spec.Containers[0].SecurityContext.AllowPrivilegeEscalation = new(true)
 	if _, err := client.CoreV1().Pods("kedge").Create(c.ctx, pod, dry); err == nil || !strings.Contains(err.Error(), "PodSecurity") {
-		return fmt.Errorf("the namespace does not enforce the level restricted: a pod that may escalate gives %v", err)
+		return fmt.Errorf("the namespace does not enforce the level restricted: a pod that may escalate gives %w", err)
 	}
 	return nil
 }
@@ -180,7 +180,7 @@ func (c *installed) rights() error {
 			return err
 		}
 	}
-	for _, line := range strings.Split(strings.TrimSpace(rightsOf), "\n") {
+	for line := range strings.SplitSeq(strings.TrimSpace(rightsOf), "\n") {
 		f := strings.Fields(line) // who verb resource/subresource.group namespace answer
 		who := f[0]
 		if who == "server" {

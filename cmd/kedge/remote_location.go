@@ -156,9 +156,9 @@ func locationFindings(l *v1alpha1.BackupStorageLocation, prefix string) []plugin
 	var findings []plugins.Finding
 	for _, c := range l.Status.Conditions {
 		f := plugins.Finding{Name: prefix + c.Type, Level: plugins.LevelOK, Detail: oneLine(c.Message)}
-		switch {
-		case c.Status == metav1.ConditionTrue:
-		case c.Status == metav1.ConditionFalse:
+		switch c.Status {
+		case metav1.ConditionTrue:
+		case metav1.ConditionFalse:
 			f.Level, f.Detail = plugins.LevelFailed, c.Reason+": "+f.Detail
 		default:
 			f.Level, f.Detail = plugins.LevelWarning, c.Reason+": "+f.Detail

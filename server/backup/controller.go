@@ -80,7 +80,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	b := &object
 	b.Status.ObservedGeneration = b.Generation
 	begin, err := r.step(ctx, b)
-	if ctx.Err() != nil {
+	if outcome.Stopped(ctx) {
 		return ctrl.Result{}, nil
 	}
 	if err != nil {

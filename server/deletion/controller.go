@@ -67,7 +67,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	}
 	before := object.DeepCopy()
 	err := r.step(ctx, &object)
-	if ctx.Err() != nil {
+	if outcome.Stopped(ctx) {
 		return ctrl.Result{}, nil
 	}
 	if err != nil {
@@ -99,10 +99,10 @@ func (r *Reconciler) tidy(ctx context.Context, object *v1alpha1.DeleteBackupRequ
 
 // unable notes an error: what only a person can mend is the request's end.
 func (r *Reconciler) unable(object *v1alpha1.DeleteBackupRequest, err error) {
-	switch o := outcome.Of(err); {
-	case o.Kind == outcome.IsStalled:
+	switch o := outcome.Of(err); o.Kind {
+	case outcome.IsStalled:
 		r.finish(object, v1alpha1.RequestFailed, err.Error())
-	case o.Kind == outcome.IsWaiting:
+	case outcome.IsWaiting:
 		object.Status.Phase, object.Status.Message = v1alpha1.RequestWaiting, err.Error()
 	default:
 		r.Metrics.AttemptFailed(metrics.KindDeletion, o.Reason)

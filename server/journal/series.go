@@ -27,7 +27,7 @@ const (
 )
 
 // SecretType is the type of the Secrets.
-const SecretType corev1.SecretType = "kedge.dev/restore"
+const SecretType corev1.SecretType = "kedge.dev/restore" //nolint:gosec // the name of a type, no credential
 
 const (
 	dataKey   = "data"   // zstd

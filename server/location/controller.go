@@ -57,7 +57,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	}
 	before := object.DeepCopy()
 	err := r.look(ctx, &object)
-	if ctx.Err() != nil { // the server stops; that says nothing of the location
+	if outcome.Stopped(ctx) {
 		return ctrl.Result{}, nil
 	}
 	if patchErr := status.Patch(ctx, r.Client, &object, before); patchErr != nil {

@@ -132,10 +132,10 @@ func (r *Reconciler) follow(ctx context.Context, b *v1alpha1.Backup, e *archive.
 // ReadyCondition is the condition Ready of a Backup whose archive is sealed.
 func ReadyCondition(phase v1alpha1.Phase, message string) status.Condition {
 	c := status.Condition{Type: status.Ready, Status: metav1.ConditionTrue, Reason: string(phase), Message: message}
-	switch {
-	case phase == v1alpha1.PhaseCompleted:
+	switch phase {
+	case v1alpha1.PhaseCompleted:
 		c.Message = orElse(message, "Every selected object is in the backup.")
-	case phase == v1alpha1.PhasePartiallyFailed:
+	case v1alpha1.PhasePartiallyFailed:
 		c.Message = orElse(message, "The backup holds what could be read; its report names what is missing.")
 	default:
 		c.Status = metav1.ConditionFalse

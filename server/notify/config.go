@@ -53,7 +53,7 @@ type Config struct {
 	// Webhooks are told, each on its own.
 	Webhooks []Webhook `json:"webhooks"`
 	// MaxAge is for how long after its end something is still told. Zero means 6 hours.
-	MaxAge metav1.Duration `json:"maxAge,omitempty"`
+	MaxAge metav1.Duration `json:"maxAge,omitzero"`
 }
 
 // Webhook is who is told what.
@@ -77,7 +77,7 @@ type Webhook struct {
 	// CABundle are PEM certificates that are trusted beside the system's.
 	CABundle string `json:"caBundle,omitempty"`
 	// Timeout bounds one attempt. Zero means 10 seconds; a minute is the most.
-	Timeout metav1.Duration `json:"timeout,omitempty"`
+	Timeout metav1.Duration `json:"timeout,omitzero"`
 
 	secret []byte
 	body   *template.Template

@@ -21,6 +21,7 @@ import (
 
 	"kedge.dev/kedge/api/v1alpha1"
 	"kedge.dev/kedge/server/metrics"
+	"kedge.dev/kedge/server/outcome"
 )
 
 // NotifiedAnnotation is the id of the newest notice of an object that every webhook which wants it has received.
@@ -153,7 +154,7 @@ func (n *Notifier) tell(ctx context.Context, key string, object client.Object) (
 		})
 	}
 	_ = group.Wait() // the attempts return no errors
-	if ctx.Err() != nil {
+	if outcome.Stopped(ctx) {
 		return reconcile.Result{}, nil
 	}
 	var soonest time.Duration

@@ -84,3 +84,6 @@ func Result(err error) (ctrl.Result, error) {
 	}
 	return ctrl.Result{}, err
 }
+
+// Stopped says whether the server is stopping. What a step returned then says nothing of its object, and nothing is to be written.
+func Stopped(ctx context.Context) bool { return ctx.Err() != nil }

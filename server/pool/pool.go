@@ -68,9 +68,10 @@ type entry[T any] struct {
 	turn   int64
 	work   Work[T]
 	state  State[T]
-	moved  bool // progress was made since the last event
-	cancel context.CancelCauseFunc
-	gone   bool // cancelled before it began, or forgotten while it ran
+	moved  bool                    // progress was made since the last event
+	cancel context.CancelCauseFunc // nil until it runs
+	// cancelled is set where Cancel came before there was a context to cancel; gone where it was forgotten while it ran.
+	cancelled, gone bool
 }
 
 // New makes a pool that runs total pieces of work at once, and perClass of one class; both are at least one.
@@ -134,6 +135,8 @@ func (p *Pool[T]) cancelEntry(e *entry[T]) {
 		e.moved = true
 	case e.cancel != nil:
 		e.cancel(ErrCancelled)
+	default:
+		e.cancelled = true
 	}
 }
 
@@ -188,8 +191,8 @@ func (p *Pool[T]) Run(ctx context.Context) error {
 		tick := time.NewTicker(tellEvery)
 		defer tick.Stop()
 		for {
-			for _, b := range p.next(ctx) {
-				group.Go(func() error { return p.run(ctx, b) })
+			for _, e := range p.next() {
+				group.Go(func() error { return p.run(ctx, e) })
 			}
 			select {
 			case <-ctx.Done():
@@ -197,7 +200,7 @@ func (p *Pool[T]) Run(ctx context.Context) error {
 			case <-p.wake:
 			case <-tick.C:
 				if err := p.tell(ctx, p.movedKeys()); err != nil {
-					return nil //nolint:nilerr // the end of the context is how this ends
+					return nil // the end of the context is how this ends
 				}
 			}
 		}
@@ -205,14 +208,8 @@ func (p *Pool[T]) Run(ctx context.Context) error {
 	return group.Wait()
 }
 
-// begun is work whose turn has come.
-type begun[T any] struct {
-	entry *entry[T]
-	ctx   context.Context
-}
-
 // next takes the work whose turn it is, the oldest first, as far as there is room.
-func (p *Pool[T]) next(ctx context.Context) []begun[T] {
+func (p *Pool[T]) next() []*entry[T] {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var waiting []*entry[T]
@@ -222,7 +219,7 @@ func (p *Pool[T]) next(ctx context.Context) []begun[T] {
 		}
 	}
 	slices.SortFunc(waiting, func(a, b *entry[T]) int { return cmp.Compare(a.turn, b.turn) })
-	var out []begun[T]
+	var out []*entry[T]
 	for _, e := range waiting {
 		if p.busy >= p.total {
 			break
@@ -233,16 +230,21 @@ func (p *Pool[T]) next(ctx context.Context) []begun[T] {
 		p.busy++
 		p.running[e.class]++
 		e.state.Phase, e.moved = Running, true
-		workCtx, cancel := context.WithCancelCause(ctx)
-		e.cancel = cancel
-		out = append(out, begun[T]{e, workCtx})
+		out = append(out, e)
 	}
 	return out
 }
 
 // run does one piece of work and notes how it ended. Its error is none: one piece of work ends no other.
-func (p *Pool[T]) run(outer context.Context, b begun[T]) error {
-	ctx, e := b.ctx, b.entry
+func (p *Pool[T]) run(outer context.Context, e *entry[T]) error {
+	ctx, cancel := context.WithCancelCause(outer)
+	defer cancel(nil)
+	p.mu.Lock()
+	e.cancel = cancel
+	if e.cancelled {
+		cancel(ErrCancelled)
+	}
+	p.mu.Unlock()
 	result, err := guarded(ctx, e.work, func(progress v1alpha1.Progress) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
@@ -255,7 +257,6 @@ func (p *Pool[T]) run(outer context.Context, b begun[T]) error {
 	}
 	ended := ctx.Err() != nil && !errors.Is(context.Cause(ctx), ErrCancelled)
 	p.mu.Lock()
-	e.cancel(nil)
 	p.busy--
 	if p.running[e.class]--; p.running[e.class] == 0 {
 		delete(p.running, e.class)

@@ -83,7 +83,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	o := &object
 	o.Status.ObservedGeneration = o.Generation
 	begin, err := r.step(ctx, o)
-	if ctx.Err() != nil {
+	if outcome.Stopped(ctx) {
 		return ctrl.Result{}, nil
 	}
 	if err != nil {

@@ -119,7 +119,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 		return ctrl.Result{}, r.note(ctx, &object, nil)
 	}
 	res, err := r.apply(ctx, &object)
-	if ctx.Err() != nil { // the server stops; what it was at goes on later
+	if outcome.Stopped(ctx) {
 		return ctrl.Result{}, nil
 	}
 	condition := r.condition(&res, err)

@@ -168,10 +168,12 @@ func (p *Pass) removeOne(ctx context.Context, res *Result, e, anchor *archive.En
 		return nil
 	}
 	if anchor != nil {
-		switch same, err := p.unchanged(ctx, anchor); {
-		case err != nil && !errors.Is(err, archive.ErrBackupNotFound):
+		same, err := p.unchanged(ctx, anchor)
+		gone := errors.Is(err, archive.ErrBackupNotFound)
+		if err != nil && !gone {
 			return err
-		case err != nil || !same:
+		}
+		if gone || !same {
 			res.More = true
 			return nil
 		}
@@ -218,7 +220,7 @@ func (p *Pass) sweep(ctx context.Context, res *Result) error {
 
 // parts takes what errors.Join put together apart.
 func parts(err error) []error {
-	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // only the outermost is meant
+	if joined, ok := err.(interface{ Unwrap() []error }); ok { // only the outermost is meant
 		return joined.Unwrap()
 	}
 	if err == nil {

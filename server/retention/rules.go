@@ -151,7 +151,7 @@ func (d *Decision) one(in Input, policy *Policy, found bool) {
 	case b.Expires != nil && in.Now.Before(*b.Expires):
 		d.Keep, d.Until = true, b.Expires
 		d.Reasons = append(d.Reasons, "TTL until "+b.Expires.UTC().Format(time.RFC3339))
-	case b.Expires == nil && !(found && policy.rules()):
+	case b.Expires == nil && (!found || !policy.rules()):
 		d.keep(reasonForever)
 	}
 }

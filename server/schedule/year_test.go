@@ -32,7 +32,6 @@ type world struct {
 	plan      clocktest.Plan
 	zone      *time.Location
 	spec      v1alpha1.ScheduleSpec
-	uid       string
 	from      time.Time
 	length    time.Duration
 	lasts     func(run int) time.Duration // how long a backup takes

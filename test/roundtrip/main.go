@@ -107,7 +107,7 @@ func (t *trials) folder(ctx context.Context, name string, tell func(*result)) er
 	if err != nil {
 		return err
 	}
-	servers, err := takePair(ctx, t.servers, t.options.from, t.options.to)
+	servers, err := takePair(ctx, t.servers, t.from, t.to)
 	if err != nil {
 		return err
 	}
