@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 	authorizationv1 "k8s.io/api/authorization/v1"
@@ -15,6 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 
@@ -190,12 +192,13 @@ func (c *installed) rights() error {
 		resource, sub, _ := strings.Cut(full, "/")
 		attributes := &authorizationv1.ResourceAttributes{Verb: f[1], Group: group, Resource: resource, Subresource: sub, Namespace: strings.Trim(f[3], "-")}
 		review := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{User: who, ResourceAttributes: attributes}}
-		got, err := client.AuthorizationV1().SubjectAccessReviews().Create(c.ctx, review, metav1.CreateOptions{})
+		// The API server learns of roles and bindings by watching them, so an answer may be a moment old.
+		err := wait.PollUntilContextTimeout(c.ctx, 100*time.Millisecond, 30*time.Second, true, func(ctx context.Context) (bool, error) {
+			got, err := client.AuthorizationV1().SubjectAccessReviews().Create(ctx, review, metav1.CreateOptions{})
+			return err == nil && got.Status.Allowed == (f[4] == "yes"), err
+		})
 		if err != nil {
-			return err
-		}
-		if want := f[4] == "yes"; got.Status.Allowed != want {
-			return fmt.Errorf("%s: the API server says %v", line, got.Status.Allowed)
+			return fmt.Errorf("%s: the API server says otherwise: %w", line, err)
 		}
 	}
 	return nil

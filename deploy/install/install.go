@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"reflect"
 	"slices"
 	"strconv"
 	"time"
@@ -151,11 +152,20 @@ func (i *Installer) apply(ctx context.Context, o *unstructured.Unstructured) err
 	switch {
 	case before == nil:
 		change.Action = Created
-	case before.GetResourceVersion() == after.GetResourceVersion():
+	case reflect.DeepEqual(own(before), own(after)):
 		change.Action = Unchanged
 	}
 	i.Changed(change)
 	return nil
+}
+
+// own is what an applier says of an object: without its status and the marks of each write, which change by themselves.
+func own(o *unstructured.Unstructured) map[string]any {
+	o = o.DeepCopy()
+	unstructured.RemoveNestedField(o.Object, "status")
+	unstructured.RemoveNestedField(o.Object, "metadata", "managedFields")
+	unstructured.RemoveNestedField(o.Object, "metadata", "resourceVersion")
+	return o.Object
 }
 
 // warningText takes the text out of a Warning header: 299 - "text".
