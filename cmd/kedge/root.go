@@ -17,7 +17,9 @@ func (a *app) rootCommand() *cobra.Command {
 the same cluster or another one, of the same version or a newer one.
 
 A server in the cluster does the work ("kedge install"); commands write and follow its objects, with the rights of the kubeconfig's user.
-With --local everything runs in this process and nothing is installed in the cluster.`,
+With --local everything runs in this process and nothing is installed in the cluster.
+
+Under the name kubectl-kedge on the PATH (a link will do) it is a plugin: kubectl kedge.`,
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		DisableAutoGenTag: true,
