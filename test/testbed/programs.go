@@ -171,7 +171,7 @@ func versitygw(ctx context.Context) (string, error) {
 
 // minio finds or builds the other S3 server. It is under the AGPL: a program that tests start, never a library.
 func minio(ctx context.Context) (string, error) {
-	return installed(ctx, "minio", MinioVersion, "github.com/minio/minio", "MINIOADVICE")
+	return installed(ctx, "minio", MinioVersion, "github.com/minio/minio", "about 11 CPU minutes from cold")
 }
 
 // installed finds or builds a program whose main package can be installed as it is.
