@@ -2,8 +2,11 @@ package retention_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -22,16 +25,17 @@ import (
 	"kedge.dev/kedge/api/v1alpha1"
 	"kedge.dev/kedge/backup/archive"
 	"kedge.dev/kedge/deploy"
+	"kedge.dev/kedge/plugins"
 	"kedge.dev/kedge/server/location"
 	"kedge.dev/kedge/server/retention"
 	"kedge.dev/kedge/test/testbed"
 )
 
-// world is a namespace of a real API server, with a location in a folder.
+// world is a namespace of a real API server, with a location in a folder or a bucket.
 type world struct {
 	client    client.Client
 	namespace string
-	path      string
+	store     plugins.ObjectStore
 	archive   *archive.Location
 	today     time.Time
 	reconcile func() ctrl.Result
@@ -74,9 +78,19 @@ func newWorld(t *testing.T, spec v1alpha1.BackupStorageLocationSpec) *world {
 	if err := c.Create(t.Context(), ns); err != nil {
 		t.Fatal(err)
 	}
-	w := &world{client: c, namespace: ns.Name, path: t.TempDir(), today: now, events: events.NewFakeRecorder(100)}
-	w.archive = create(t, folder(t, w.path))
-	spec.File = &v1alpha1.FileLocation{Path: w.path}
+	w := &world{client: c, namespace: ns.Name, today: now, events: events.NewFakeRecorder(100)}
+	if spec.S3 == nil {
+		spec.File = &v1alpha1.FileLocation{Path: t.TempDir()}
+	} else {
+		w.today = time.Now().UTC() // what a bucket locks is by its own clock
+	}
+	writable := spec
+	writable.ReadOnly = false
+	store, err := location.OpenStore(t.Context(), &writable, location.StoreOptions{Now: time.Now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.store, w.archive = store, create(t, store)
 	w.create(t, &v1alpha1.BackupStorageLocation{ObjectMeta: metav1.ObjectMeta{Name: "main"}, Spec: spec})
 	clock := func() time.Time { return w.today }
 	r := &retention.Reconciler{
@@ -236,9 +250,63 @@ func TestReadOnly(t *testing.T) {
 	wantNames(t, "archives", w.stored(t), "new", "old")
 }
 
-// TestObjectLockUnsupported says that a folder cannot do what spec.objectLock asks for.
+// bucketSpec is a location in a bucket of a real S3.
+func bucketSpec(t *testing.T, options ...testbed.BucketOption) v1alpha1.BackupStorageLocationSpec {
+	t.Helper()
+	b := testbed.NewBucket(t, options...)
+	path := filepath.Join(t.TempDir(), "credentials")
+	text := fmt.Sprintf("[default]\naws_access_key_id = %s\naws_secret_access_key = %s\n", b.AccessKey, b.SecretKey)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return v1alpha1.BackupStorageLocationSpec{ObjectLock: true, S3: &v1alpha1.S3Location{
+		Bucket: b.Name, Region: b.Region, Endpoint: b.Endpoint, PathStyle: true, CredentialsFile: path, CABundle: string(b.CA),
+	}}
+}
+
+// TestObjectLock has a bucket protect what is kept, and waits for what was protected.
+func TestObjectLock(t *testing.T) {
+	w := newWorld(t, bucketSpec(t, testbed.Locked()))
+	w.create(t, &v1alpha1.Schedule{
+		ObjectMeta: metav1.ObjectMeta{Name: "nightly"}, Spec: v1alpha1.ScheduleSpec{Schedule: "@daily", Retention: &v1alpha1.RetentionPolicy{KeepLast: 1}},
+	})
+	write(t, w.archive, at(t, "n1", w.today.Add(-2*time.Hour).Format(time.RFC3339)), time.Time{})
+	write(t, w.archive, at(t, "n2", w.today.Add(-time.Hour).Format(time.RFC3339)), time.Time{})
+	w.reconcile()
+	wantNames(t, "archives", w.stored(t), "n2")
+	if got := w.condition(t); !strings.HasPrefix(got, "True Done: 1 backups") {
+		t.Errorf("condition: %s", got)
+	}
+	for _, key := range w.keys(t, "backups/n2/") {
+		if err := w.store.Delete(t.Context(), key); !errors.Is(err, plugins.ErrRetained) {
+			t.Errorf("%s is not protected: %v", key, err)
+		}
+	}
+	write(t, w.archive, at(t, "n3", w.today.Format(time.RFC3339)), time.Time{})
+	if res := w.reconcile(); res.RequeueAfter != time.Hour {
+		t.Errorf("looks again after %s", res.RequeueAfter)
+	}
+	end := w.today.Truncate(24 * time.Hour).Add(48 * time.Hour).Format(time.RFC3339)
+	if got := w.condition(t); got != "True WaitingForLock: 1 backups of this cluster are kept. 1 deleted ones, the first n2/n2, go when the bucket's object lock ends, from "+end+" on." {
+		t.Errorf("condition: %s", got)
+	}
+}
+
+func (w *world) keys(t *testing.T, prefix string) (keys []string) {
+	t.Helper()
+	err := w.store.List(t.Context(), prefix, func(info plugins.ObjectInfo) error {
+		keys = append(keys, info.Key)
+		return nil
+	})
+	if err != nil || len(keys) == 0 {
+		t.Fatalf("%d keys below %s, %v", len(keys), prefix, err)
+	}
+	return keys
+}
+
+// TestObjectLockUnsupported says that a bucket cannot do what spec.objectLock asks for.
 func TestObjectLockUnsupported(t *testing.T) {
-	w := newWorld(t, v1alpha1.BackupStorageLocationSpec{ObjectLock: true})
+	w := newWorld(t, bucketSpec(t))
 	write(t, w.archive, at(t, "one", "2026-01-02T00:00:00Z"), time.Time{})
 	w.reconcile()
 	if got := w.condition(t); !strings.HasPrefix(got, "False ObjectLockUnsupported: ") {
