@@ -93,7 +93,7 @@ func buildPlan(req Request, d *kube.Discovery, rows []archive.Row) (*Plan, error
 	if err != nil {
 		return nil, err
 	}
-	b := newBuilder(&Plan{Request: req, matcher: matcher, pipeline: pipeline, discovery: d, reader: newReader(nil)}, nil)
+	b := newBuilder(&Plan{Request: req, matcher: matcher, pipeline: pipeline, discovery: d, reader: newReader(nil)}, &Engine{})
 	b.plan.Source.Cluster.Version, b.plan.Target.Version = "v1.36.3", d.ServerVersion
 	b.sameMinor = minor(d.ServerVersion) == "v1.36"
 	for _, r := range rows {

@@ -75,7 +75,7 @@ func TestServerScripts(t *testing.T) {
 func newScriptServer(t *testing.T) *scriptServer {
 	t.Helper()
 	cluster := testbed.NewCluster(t, "1.36.3", testbed.NoControllers())
-	err := fs.WalkDir(deploy.CRDs, ".", func(path string, d fs.DirEntry, err error) error {
+	err := fs.WalkDir(deploy.CRDs, "crds", func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
 		}
