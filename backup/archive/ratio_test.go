@@ -51,7 +51,7 @@ func TestNamespaceReads(t *testing.T) {
 }
 
 // TestWriteMemory bounds what the writer itself holds while it archives far more than that, with four compressors and
-// four sections being filled at once.
+// four sections being filled at once. It was 38 to 40 MB on two processors, by which of them were busy at a look; a leak would be all of it.
 func TestWriteMemory(t *testing.T) {
 	l, _ := location(t, newMemory())
 	s := mixed(20000)
@@ -70,7 +70,7 @@ func TestWriteMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("%d MB archived with at most %d MB more on the heap", s.size()>>20, most>>20)
-	if most > 40<<20 {
+	if most > 48<<20 {
 		t.Errorf("the heap grew by %d MB", most>>20)
 	}
 }

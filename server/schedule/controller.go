@@ -85,8 +85,10 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 		return ctrl.Result{}, nil
 	}
 	var backups v1alpha1.BackupList
-	if err := r.Client.List(ctx, &backups, client.InNamespace(req.Namespace), client.MatchingLabels{v1alpha1.ScheduleLabel: object.Name}); err != nil {
-		return ctrl.Result{}, fmt.Errorf("list the backups of schedule %s: %w", object.Name, err)
+	if len(object.Name) <= maxScheduleName { // a longer one has no backups: its name is no label
+		if err := r.Client.List(ctx, &backups, client.InNamespace(req.Namespace), client.MatchingLabels{v1alpha1.ScheduleLabel: object.Name}); err != nil {
+			return ctrl.Result{}, fmt.Errorf("list the backups of schedule %s: %w", object.Name, err)
+		}
 	}
 	cluster, err := r.ClusterUID(ctx)
 	if err != nil {

@@ -214,7 +214,7 @@ func onEach(t *testing.T, test func(t *testing.T, p *place)) {
 func TestRuns(t *testing.T) {
 	onEach(t, func(t *testing.T, p *place) {
 		p.schedule(t, "demo", func(s *v1alpha1.Schedule) {
-			s.Spec.Template.Metadata.Labels = map[string]string{"team": "blue", v1alpha1.ScheduleLabel: "not this"}
+			s.Spec.Template.Metadata.Labels = map[string]string{"team": "blue", v1alpha1.ScheduleLabel: "not-this"}
 			s.Spec.Template.Metadata.Annotations = map[string]string{"note": "nightly"}
 			s.Spec.Template.Spec.TTL = metav1.Duration{Duration: time.Hour}
 			s.Spec.UseOwnerReferencesInBackup = true

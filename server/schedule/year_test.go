@@ -106,6 +106,7 @@ func (m *model) look(since time.Duration, now moment, active bool) {
 	}
 	started := false
 	if !m.paused {
+		m.wait(now.now)
 		m.arrive(now.now)
 		started = m.serve(since, now.now, active)
 	}
@@ -120,6 +121,16 @@ func (m *model) look(since time.Duration, now moment, active bool) {
 			at = at.Add(time.Second)
 		}
 		m.history.runs = append(m.history.runs, begun{at, since, true})
+	}
+}
+
+// wait takes times out of the queue again that a clock which was set back has not come to yet: they will come.
+func (m *model) wait(now time.Time) {
+	for i, t := range m.queue {
+		if t.Add(m.jitter).After(now) {
+			m.queue, m.cursor = m.queue[:i], t.Add(-time.Second)
+			return
+		}
 	}
 }
 

@@ -42,7 +42,7 @@ func (p Plan) Walk(location *time.Location, from, to time.Time) []time.Time {
 		_, offset := at.In(location).Zone()
 		return minute((at.Unix() + int64(offset)) / 60)
 	}
-	begin := from.Add(-48 * time.Hour) // what clocks showed two days ago they do not show again
+	begin := from.Add(-48 * time.Hour).Truncate(time.Minute) // what clocks showed two days ago they do not show again
 	furthest := shown(begin)
 	var times []time.Time
 	for at := begin.Add(time.Minute); !at.After(to); at = at.Add(time.Minute) {
