@@ -30,8 +30,12 @@ type carried struct {
 	report map[key]string
 }
 
-// carry backs one cluster up into a folder and restores it into the other, with Kedge's engines and Kedge's rights.
-func carry(ctx context.Context, from, to *testbed.Cluster) (*carried, error) {
+// mostBackups bounds how often a source that did not rest meanwhile is backed up again: one with a CronJob never does for long.
+const mostBackups = 3
+
+// carry backs one cluster up into a folder and restores it into the other, with Kedge's engines and Kedge's rights. It backs up again
+// while atRest says that the source changed meanwhile, so that what is compared is what is in the backup.
+func carry(ctx context.Context, from, to *testbed.Cluster, atRest func(context.Context) (bool, error)) (*carried, error) {
 	work, err := os.MkdirTemp("", "kedge-roundtrip-")
 	if err != nil {
 		return nil, err
@@ -53,9 +57,14 @@ func carry(ctx context.Context, from, to *testbed.Cluster) (*carried, error) {
 	if err != nil {
 		return nil, err
 	}
-	reader, err := backUp(ctx, from, location, keys, spool)
-	if err != nil {
-		return nil, fmt.Errorf("back up: %w", err)
+	var reader *archive.Reader
+	for n, rested := 1, false; n <= mostBackups && !rested; n++ {
+		if reader, err = backUp(ctx, from, location, keys, spool, n); err != nil {
+			return nil, fmt.Errorf("back up: %w", err)
+		}
+		if rested, err = atRest(ctx); err != nil {
+			return nil, err
+		}
 	}
 	c := &carried{archived: map[key]bool{}}
 	err = reader.Rows(ctx, func(*archive.Frame) bool { return true }, func(_ int, row archive.Row) error {
@@ -85,13 +94,13 @@ func kedge(ctx context.Context, c *testbed.Cluster) (*kube.Client, error) {
 
 // backUp makes a backup of everything. One that is not complete is an error: these clusters have nothing that cannot be read but what
 // dead API services promise.
-func backUp(ctx context.Context, c *testbed.Cluster, location *archive.Location, keys *archive.Keys, spool string) (*archive.Reader, error) {
+func backUp(ctx context.Context, c *testbed.Cluster, location *archive.Location, keys *archive.Keys, spool string, n int) (*archive.Reader, error) {
 	client, err := kedge(ctx, c)
 	if err != nil {
 		return nil, err
 	}
 	engine := &backup.Engine{Kube: client, Location: location, Version: "roundtrip", SpoolDir: spool, Now: time.Now, Rand: rand.Reader}
-	record, err := engine.Run(ctx, backup.Request{Name: "roundtrip", UID: "00000000-0000-4000-8000-000000000001"})
+	record, err := engine.Run(ctx, backup.Request{Name: "roundtrip", UID: fmt.Sprintf("00000000-0000-4000-8000-%012d", n)})
 	if err != nil {
 		return nil, err
 	}

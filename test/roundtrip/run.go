@@ -135,7 +135,13 @@ func roundtrip(ctx context.Context, f *folder, p *pair) (*result, error) {
 	if t.from, err = settle(ctx, p.from.lister); err != nil {
 		return nil, err
 	}
-	way, err := carry(ctx, p.from.cluster, p.to.cluster)
+	way, err := carry(ctx, p.from.cluster, p.to.cluster, func(ctx context.Context) (rested bool, err error) {
+		before := fingerprint(t.from)
+		if t.from, err = settle(ctx, p.from.lister); err != nil {
+			return false, err
+		}
+		return fingerprint(t.from) == before, nil
+	})
 	if err != nil {
 		return nil, err
 	}
