@@ -184,7 +184,7 @@ func restores(mgr manager.Manager, opts Options, registry *location.Registry, se
 	work := pool.New[*enginerestore.Report](most, most) // they write to the cluster, so a location bounds nothing
 	runner := &restore.Runner{
 		Config: mgr.GetConfig(), KubeOptions: kubeOptions(opts, "restore", seen), Client: mgr.GetClient(), Secrets: mgr.GetAPIReader(),
-		ClusterName: opts.ClusterName, Version: opts.Version, Namespace: opts.Namespace,
+		ClusterName: opts.ClusterName, Version: opts.Version, Namespace: opts.Namespace, Metrics: seen,
 		Log: slog.New(logr.ToSlogHandler(opts.Log)), Now: opts.Now, NewID: func() string { return string(uuid.NewUUID()) },
 	}
 	return errors.Join(

@@ -193,6 +193,7 @@ func (r *remote) findItem(ctx context.Context, backup, resource, name, namespace
 	elsewhere := ""
 	err = r.rows(ctx, backup, s, func(row archive.Row) error {
 		switch {
+		case row.Name != name:
 		case row.Namespace != namespace:
 			elsewhere = row.GroupResource()
 		case ref == nil:

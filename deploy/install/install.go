@@ -165,6 +165,8 @@ func own(o *unstructured.Unstructured) map[string]any {
 	unstructured.RemoveNestedField(o.Object, "status")
 	unstructured.RemoveNestedField(o.Object, "metadata", "managedFields")
 	unstructured.RemoveNestedField(o.Object, "metadata", "resourceVersion")
+	// Old servers count a generation for each apply of a definition with rules that they do not know, and drop.
+	unstructured.RemoveNestedField(o.Object, "metadata", "generation")
 	return o.Object
 }
 

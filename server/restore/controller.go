@@ -219,6 +219,7 @@ func (r *Reconciler) ended(o *v1alpha1.Restore, state pool.State[*restore.Report
 	case o.Status.Attempts >= maxAttempts:
 		r.finish(o, v1alpha1.PhaseFailed, err.Error())
 	default:
+		r.Metrics.AttemptFailed(metrics.KindRestore, outcome.Of(err).Reason)
 		r.Pool.Forget(o.UID)
 		return outcome.Waiting("AttemptFailed", retryAfter<<(o.Status.Attempts-1), fmt.Errorf("attempt %d of %d ended, the next goes on from there: %w", o.Status.Attempts, maxAttempts, err))
 	}

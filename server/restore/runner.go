@@ -20,6 +20,7 @@ import (
 	"kedge.dev/kedge/server/backup"
 	"kedge.dev/kedge/server/journal"
 	"kedge.dev/kedge/server/location"
+	"kedge.dev/kedge/server/metrics"
 	"kedge.dev/kedge/server/outcome"
 	"kedge.dev/kedge/server/pool"
 )
@@ -40,8 +41,10 @@ type Runner struct {
 	ClusterName, Version string
 	// Namespace is Kedge's own: what is in it already is not changed.
 	Namespace string
-	Log       *slog.Logger
-	Now       func() time.Time
+	// Metrics counts what could not be restored; nil does not.
+	Metrics *metrics.Recorder
+	Log     *slog.Logger
+	Now     func() time.Time
 	// NewID makes a text that no other process makes.
 	NewID func() string
 }
@@ -214,6 +217,9 @@ func (a *attempt) listen(engine *restore.Engine, progress func(v1alpha1.Progress
 		},
 		Remark: func(e restore.Entry) {
 			a.log.Warn("object", "ref", e.Ref.String(), "outcome", e.Outcome.String(), "reason", string(e.Reason), "by", e.By, "message", e.Message)
+			if e.Outcome == restore.Failed && !e.Warning {
+				a.Metrics.ItemError(metrics.KindRestore, string(e.Reason), 1)
+			}
 		},
 	}
 }
