@@ -22,7 +22,7 @@ var layers = [][]string{
 	{"plugins"},
 	{
 		"plugins/actions", "plugins/decorate", "plugins/file", "plugins/kms", "plugins/s3", "plugins/selection",
-		"plugins/storetest", "backup/archive",
+		"plugins/storetest", "plugins/volumetest", "plugins/ebs", "plugins/efs", "plugins/csi", "backup/archive", "volume",
 	},
 	{"backup", "restore"},
 	{"server"},
@@ -38,10 +38,16 @@ var sharedRooms = map[string]bool{
 	"plugins/selection": true, // both engines select alike
 }
 
+// providers are the folders that know one service; the engines get them handed in.
+var providers = []string{
+	module + "/plugins/s3", module + "/plugins/file", module + "/plugins/kms", module + "/plugins/ebs", module + "/plugins/efs", module + "/plugins/csi",
+}
+
 // forbidden names what a room may not import from outside: the engines know no command line, no controllers, no provider.
 var forbidden = map[string][]string{
-	"backup":         {"github.com/spf13/cobra", "github.com/aws/", "sigs.k8s.io/controller-runtime", module + "/plugins/s3", module + "/plugins/file", module + "/plugins/kms"},
-	"restore":        {"github.com/spf13/cobra", "github.com/aws/", "sigs.k8s.io/controller-runtime", module + "/plugins/s3", module + "/plugins/file", module + "/plugins/kms"},
+	"backup":         append([]string{"github.com/spf13/cobra", "github.com/aws/", "sigs.k8s.io/controller-runtime"}, providers...),
+	"restore":        append([]string{"github.com/spf13/cobra", "github.com/aws/", "sigs.k8s.io/controller-runtime"}, providers...),
+	"volume":         append([]string{"github.com/spf13/cobra", "github.com/aws/", "k8s.io/client-go", "sigs.k8s.io/controller-runtime"}, providers...),
 	"backup/archive": {"github.com/spf13/cobra", "github.com/aws/", "k8s.io/client-go"},
 	"plugins":        {"github.com/spf13/cobra", "github.com/aws/"},
 	"api":            {"github.com/", "k8s.io/client-go"},
@@ -53,7 +59,7 @@ var badNames = map[string]bool{"util": true, "utils": true, "common": true, "hel
 
 // topLevel is every file and folder that may stand at the top of the tree.
 var topLevel = map[string]bool{
-	"api": true, "backup": true, "cmd": true, "deploy": true, "docs": true, "internal": true, "plugins": true, "restore": true, "server": true, "test": true,
+	"api": true, "backup": true, "cmd": true, "deploy": true, "docs": true, "internal": true, "plugins": true, "restore": true, "server": true, "test": true, "volume": true,
 	"Dockerfile": true, "Makefile": true, "README.md": true, "CONTRIBUTING.md": true, "SECURITY.md": true, "CHANGELOG.md": true, "LICENSE": true,
 	"go.mod": true, "go.sum": true, "layers_test.go": true,
 }

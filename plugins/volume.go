@@ -1,0 +1,154 @@
+package plugins
+
+import (
+	"context"
+	"errors"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// VolumeProvider knows the volumes of one storage service: which PersistentVolumes are its own, and what they are made of. What it
+// can do beyond that is another interface of this package: VolumeSnapshotter, BlockSnapshots.
+//
+// Every method may be called from many goroutines and obeys its context promptly. Errors wrap ErrVolumeGone, ErrVolumeQuota,
+// ErrAccess or ErrConfig where one fits, and say which operation on which volume or snapshot failed.
+type VolumeProvider interface {
+	// Name is what records and reports call the provider: "ebs". It is part of the format and never changes.
+	Name() string
+	// Handle gives the provider's own name of a PersistentVolume's storage ("vol-0123456789abcdef0"), whatever driver made it
+	// (CSI, EKS Auto Mode, in-tree); ok is false where the volume is another provider's.
+	Handle(pv *corev1.PersistentVolume) (handle string, ok bool)
+	// Describe tells what the service says of volumes, by handle; those that do not exist are left out.
+	Describe(ctx context.Context, handles []string) (map[string]Volume, error)
+	// Rebind makes pv, in place, the PersistentVolume of another volume: handle, attributes, size and where it can be used.
+	Rebind(pv *corev1.PersistentVolume, v Volume) error
+}
+
+// Volume is one volume as its service describes it.
+type Volume struct {
+	Handle    string `json:"handle"`
+	SizeBytes int64  `json:"sizeBytes"`
+	// Region and Zone are where it is: "eu-west-1", "eu-west-1a". Empty where the service has no such thing.
+	Region string `json:"region,omitempty"`
+	Zone   string `json:"zone,omitempty"`
+	// AttachedTo is the instance that uses it, if exactly one does.
+	AttachedTo string `json:"attachedTo,omitempty"`
+	// Attributes are what a new volume needs to be like this one, in the provider's words: type, iops, throughput, kmsKeyId, encrypted.
+	Attributes map[string]string `json:"attributes,omitempty"`
+	Tags       map[string]string `json:"tags,omitempty"`
+}
+
+// SnapshotState is how far a snapshot is.
+type SnapshotState string
+
+// The states of a snapshot.
+const (
+	SnapshotPending   SnapshotState = "pending"   // its moment is fixed; its data is still being stored
+	SnapshotCompleted SnapshotState = "completed" // usable
+	SnapshotFailed    SnapshotState = "failed"    // never usable
+)
+
+// Snapshot is one volume's state at one moment, kept by the provider.
+type Snapshot struct {
+	ID        string        `json:"id"`
+	Handle    string        `json:"handle"` // of the volume that it was taken of
+	SizeBytes int64         `json:"sizeBytes"`
+	State     SnapshotState `json:"state"`
+	// Progress is percent stored, 0 to 100; -1 where the service does not say.
+	Progress int               `json:"progress"`
+	Message  string            `json:"message,omitempty"` // why it failed
+	Tags     map[string]string `json:"tags,omitempty"`
+}
+
+// SnapshotRequest asks for snapshots of volumes.
+type SnapshotRequest struct {
+	// Token makes the request repeatable: it is written to each snapshot as it is made, so that a request whose reply was lost
+	// finds its snapshots and makes none twice. One token is for one set of handles.
+	Token   string
+	Handles []string
+	// Tags are set on each snapshot as it is made. ByHandle adds some for one volume's snapshot where the service can make them
+	// differ within one call; else they are set right after.
+	Tags     map[string]string
+	ByHandle map[string]map[string]string
+}
+
+// VolumeRequest asks for a new volume.
+type VolumeRequest struct {
+	// Token makes the request repeatable, as in SnapshotRequest.
+	Token      string
+	SnapshotID string // empty for an empty volume
+	SizeBytes  int64
+	Zone       string
+	Attributes map[string]string // as in Volume
+	Tags       map[string]string
+}
+
+// VolumeSnapshotter is a VolumeProvider that takes snapshots and makes volumes from them.
+type VolumeSnapshotter interface {
+	VolumeProvider
+	// Snapshot fixes the state of the volumes and returns once each one's moment is fixed, in general before the snapshots are
+	// completed: one snapshot per handle, in the order of the handles. Volumes of one instance have one common moment where the
+	// service can do that. With an error nothing that was made is lost: a call with the same token finds it.
+	Snapshot(ctx context.Context, req SnapshotRequest) ([]Snapshot, error)
+	// FindSnapshots gives the snapshots that have all of the tags; at least one tag is needed.
+	FindSnapshots(ctx context.Context, tags map[string]string) ([]Snapshot, error)
+	// DescribeSnapshots tells the state of snapshots by id; those that do not exist are left out.
+	DescribeSnapshots(ctx context.Context, ids []string) (map[string]Snapshot, error)
+	// DeleteSnapshot removes a snapshot. Removing what is not there succeeds.
+	DeleteSnapshot(ctx context.Context, id string) error
+	// CreateVolume makes a volume and returns when it can be used.
+	CreateVolume(ctx context.Context, req VolumeRequest) (Volume, error)
+	// DeleteVolume removes a volume that CreateVolume made and nobody uses. Removing what is not there succeeds.
+	DeleteVolume(ctx context.Context, handle string) error
+}
+
+// BlockSize is how many bytes a block of BlockSource and BlockTarget has: 512 KiB, as in the EBS direct APIs. The last block of a
+// volume may be shorter.
+const BlockSize = 512 << 10
+
+// Block names one block of a snapshot.
+type Block struct {
+	Index int64 // its offset is Index * BlockSize
+	// Token is what the service wants to see when the block is read. It expires; BlockSource renews it by itself.
+	Token string
+	// Gone means that the block was in the base and is not in the snapshot: it reads as zeros, and ReadBlock is not for it.
+	Gone bool
+}
+
+// BlockSource reads the blocks of one completed snapshot.
+type BlockSource interface {
+	// SizeBytes is the volume's size.
+	SizeBytes() int64
+	// Base is the snapshot whose difference to this one Blocks lists; empty where Blocks lists all that is allocated.
+	Base() string
+	// Blocks calls fn for each block, in ascending order of Index, and stops at its first error, which it returns as it is. Blocks that
+	// are not listed are as in the base; without one they are zeros.
+	Blocks(ctx context.Context, fn func(Block) error) error
+	// ReadBlock reads a block into buf, which has BlockSize bytes, and checks its checksum. It returns the block's length.
+	ReadBlock(ctx context.Context, b Block, buf []byte) (int, error)
+}
+
+// BlockTarget takes the blocks of a new snapshot, in any order, from many goroutines.
+type BlockTarget interface {
+	// WriteBlock stores one block. Repeating it with the same bytes is harmless.
+	WriteBlock(ctx context.Context, index int64, data []byte) error
+	// Complete seals the snapshot, of which blocks were written, and returns it when it is completed.
+	Complete(ctx context.Context, blocks int64) (Snapshot, error)
+}
+
+// BlockSnapshots is a VolumeSnapshotter whose snapshots' bytes can be read and written without a machine that mounts them.
+type BlockSnapshots interface {
+	VolumeSnapshotter
+	// OpenBlocks opens a completed snapshot; with a base, only what differs from it is listed. Where the service cannot compare the two (the
+	// base is gone, of another volume, of another size) the error wraps ErrNoBase, and the caller reads all.
+	OpenBlocks(ctx context.Context, snapshotID, base string) (BlockSource, error)
+	// StartBlocks begins a new snapshot, or goes on with the one of the same token. Attributes (kmsKeyId) and Tags are of the snapshot.
+	StartBlocks(ctx context.Context, req VolumeRequest) (BlockTarget, error)
+}
+
+// Errors that callers of a VolumeProvider test for, with errors.Is.
+var (
+	ErrVolumeGone  = errors.New("no such volume or snapshot")
+	ErrVolumeQuota = errors.New("the account's quota does not allow it")
+	ErrNoBase      = errors.New("the snapshots cannot be compared")
+)
