@@ -11,6 +11,8 @@ import (
 	"log/slog"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"kedge.dev/kedge/api/v1alpha1"
 	"kedge.dev/kedge/backup/archive"
 	"kedge.dev/kedge/internal/kube"
@@ -20,13 +22,15 @@ import (
 // ErrNothingRead means that not one selected resource could be listed; nothing was written.
 var ErrNothingRead = errors.New("no resource could be read")
 
-// Engine makes backups of one cluster into one location. Kube, Location, SpoolDir, Now and Rand are needed; the rest has defaults.
+// Engine makes backups of one cluster into one location. Kube, Open, SpoolDir, Now and Rand are needed; the rest has defaults.
 type Engine struct {
-	Kube     *kube.Client
-	Location *archive.Location
-	Version  string // of Kedge, for the record
-	Now      func() time.Time
-	Rand     io.Reader
+	Kube *kube.Client
+	// Open opens the location that backups go to, and may refuse the backup. Run calls it once, while the cluster is discovered. At
+	// gives one that is open.
+	Open    func(context.Context) (*archive.Location, error)
+	Version string // of Kedge, for the record
+	Now     func() time.Time
+	Rand    io.Reader
 
 	// Concurrency is how many lists are read at once; 0 means 4. The client's limiter slows them down where the server asks.
 	Concurrency int
@@ -96,8 +100,12 @@ func (e *Engine) Run(ctx context.Context, req Request) (*archive.Record, error) 
 		Name: req.Name, UID: req.UID, PublicKey: e.PublicKey, Signer: e.Signer, RetainUntil: req.RetainUntil,
 		SpoolDir: e.SpoolDir, Level: cmp.Or(e.Level, defaultLevel), Kedge: e.Version, Now: e.Now, Rand: e.Rand,
 	}
-	record, err := e.Location.Write(ctx, opts, func(ctx context.Context, w *archive.Writer) (*archive.Summary, error) {
-		result, err := p.read(ctx, &writerSink{w})
+	location, first, err := p.begin(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("back up %s: %w", req.Name, err)
+	}
+	record, err := location.Write(ctx, opts, func(ctx context.Context, w *archive.Writer) (*archive.Summary, error) {
+		result, err := p.read(ctx, &writerSink{w}, first)
 		if err != nil {
 			return nil, err
 		}
@@ -110,14 +118,34 @@ func (e *Engine) Run(ctx context.Context, req Request) (*archive.Record, error) 
 	return record, nil
 }
 
+// At is for Engine.Open: a location that is open already.
+func At(location *archive.Location) func(context.Context) (*archive.Location, error) {
+	return func(context.Context) (*archive.Location, error) { return location, nil }
+}
+
+// begin opens the location and discovers the cluster at the same time: neither needs the other, and each is a few round trips.
+func (p *pass) begin(ctx context.Context) (location *archive.Location, first *reading, err error) {
+	first = newReading(p)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() (err error) {
+		location, err = p.Open(ctx)
+		return err
+	})
+	g.Go(func() error { return first.explore(ctx) })
+	return location, first, g.Wait()
+}
+
 // Preview reads everything that Run would and writes nothing.
 func (e *Engine) Preview(ctx context.Context, req Request) (*Preview, error) {
 	p, err := e.prepare(req)
 	if err != nil {
 		return nil, fmt.Errorf("preview %s: %w", req.Name, err)
 	}
-	counts := &countingSink{}
-	result, err := p.read(ctx, counts)
+	counts, first := &countingSink{}, newReading(p)
+	if err := first.explore(ctx); err != nil {
+		return nil, fmt.Errorf("preview %s: %w", req.Name, err)
+	}
+	result, err := p.read(ctx, counts, first)
 	if err != nil {
 		return nil, fmt.Errorf("preview %s: %w", req.Name, err)
 	}
@@ -188,11 +216,17 @@ func phase(r archive.Report) v1alpha1.Phase {
 // maxPins bounds how often a lost revision is replaced by a new one.
 const maxPins = 5
 
-// read pins a revision and reads everything at it, again and again until the revision outlives the reading.
-func (p *pass) read(ctx context.Context, s sink) (*reading, error) {
-	for n := 1; ; n++ {
-		r := newReading(p, s)
-		err := r.run(ctx)
+// read reads everything at the revision that was pinned when first explored the cluster, and again with a new one until the revision
+// outlives the reading.
+func (p *pass) read(ctx context.Context, s sink, first *reading) (*reading, error) {
+	for n, r := 1, first; ; n++ {
+		if r == nil {
+			r = newReading(p)
+			if err := r.explore(ctx); err != nil {
+				return nil, err
+			}
+		}
+		err := r.run(ctx, s)
 		if err == nil {
 			r.remarks.publish(p.Events)
 			return r, nil
@@ -205,16 +239,24 @@ func (p *pass) read(ctx context.Context, s sink) (*reading, error) {
 			return nil, fmt.Errorf("%d times the revision was compacted away or lost before all was read: %w: make the API server faster for Kedge, or select less for one backup", n, err)
 		}
 		s.log(ctx, slog.LevelWarn, "the revision is gone, a new one is pinned", slog.Int("attempt", n), slog.String("error", err.Error()))
+		r = nil
 	}
 }
 
-func (r *reading) run(ctx context.Context) error {
+// explore learns what there is to read, and pins the revision; it needs no place to write to.
+func (r *reading) explore(ctx context.Context) error {
 	r.progress.stage(StageDiscover)
 	if err := r.discover(ctx); err != nil {
 		return err
 	}
-	if err := r.firstReading(ctx); err != nil {
-		return err
+	return r.firstReading(ctx)
+}
+
+// run reads what explore has found, at the revision that it has pinned.
+func (r *reading) run(ctx context.Context, s sink) error {
+	r.sink = s
+	if err := r.definitionsErr; err != nil {
+		s.log(ctx, slog.LevelWarn, "the definitions of custom resources cannot be read", slog.String("error", err.Error()))
 	}
 	if err := r.pinAndList(ctx); err != nil {
 		return err

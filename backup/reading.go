@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -21,7 +20,7 @@ import (
 // reading is one attempt to read everything at one revision.
 type reading struct {
 	*pass
-	sink    sink
+	sink    sink // set by run
 	remarks *remarks
 	cluster v1alpha1.ClusterInfo
 
@@ -47,8 +46,8 @@ type anchor struct {
 // fewNamespaces is how many namespaces are listed one by one; for more a list of all of them costs less.
 const fewNamespaces = 10
 
-func newReading(p *pass, s sink) *reading {
-	r := &reading{pass: p, sink: s, remarks: &remarks{}, definitions: map[string]definition{}, storageVersions: map[string]string{}}
+func newReading(p *pass) *reading {
+	r := &reading{pass: p, remarks: &remarks{}, definitions: map[string]definition{}, storageVersions: map[string]string{}}
 	if names, ok := p.matcher.LiteralNamespaces(); ok && len(names) <= fewNamespaces {
 		slices.SortFunc(names, func(a, b string) int { return compareKeys(a+"/", b+"/") })
 		r.literal = names
@@ -212,7 +211,6 @@ func (r *reading) readDefinitions(ctx context.Context) error {
 	}
 	r.anchor = anchor{}
 	r.definitionsErr = err
-	r.sink.log(ctx, slog.LevelWarn, "the definitions of custom resources cannot be read", slog.String("error", err.Error()))
 	return nil
 }
 

@@ -58,7 +58,7 @@ func (v vault) open(t testing.TB, name string) *archive.Reader {
 
 func newEngine(t testing.TB, client *kube.Client, v vault) *Engine {
 	t.Helper()
-	return &Engine{Kube: client, Location: v.Location, Version: "test", Now: time.Now, Rand: rand.Reader, SpoolDir: t.TempDir()}
+	return &Engine{Kube: client, Open: At(v.Location), Version: "test", Now: time.Now, Rand: rand.Reader, SpoolDir: t.TempDir()}
 }
 
 const (

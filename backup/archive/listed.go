@@ -34,6 +34,22 @@ func (l *Location) List(ctx context.Context) ([]Listed, error) {
 	return out, nil
 }
 
+// Named gives the backups of one name, from the listing of their keys alone.
+func (l *Location) Named(ctx context.Context, name string) ([]Listed, error) {
+	if !validName(name) {
+		return nil, nil
+	}
+	have, err := l.scan(ctx, backupsPrefix+name+"/")
+	if err != nil {
+		return nil, fmt.Errorf("look for backups %q in %s: %w", name, l.store, err)
+	}
+	out := make([]Listed, len(have))
+	for i, f := range have {
+		out[i] = Listed{f}
+	}
+	return out, nil
+}
+
 // Entries calls fn for each of the listed backups in their order, from one goroutine, and reads their records several at a time.
 // A record that cannot be read is an entry with Err. What fn returns ends the reading.
 func (l *Location) Entries(ctx context.Context, listed []Listed, fn func(Entry) error) error {

@@ -64,14 +64,11 @@ func (w *Writer) uploadAndCommit(ctx context.Context, sum *Summary, c *content, 
 			return nil, err
 		}
 	}
-	if err := w.checkUploaded(ctx, rec); err != nil {
+	if err := w.checkCommittable(ctx, rec); err != nil {
 		return nil, err
 	}
 	if took := w.opts.Now().Sub(began); took > sealWindow {
 		return nil, fmt.Errorf("the upload took %s, more than %s: a sweep may have begun to remove it (start the backup anew)", took, sealWindow)
-	}
-	if err := w.loc.checkNotDeleting(ctx, w.opts.UID); err != nil {
-		return nil, err
 	}
 	if err := w.commit(ctx, rec); err != nil {
 		return nil, err
@@ -79,14 +76,28 @@ func (w *Writer) uploadAndCommit(ctx context.Context, sum *Summary, c *content, 
 	return rec, w.confirm(ctx, rec)
 }
 
+// checkCommittable makes sure before the commit that nobody deletes the backup and that every file is there in full. Both questions
+// are asked at once: a deletion that begins between the answers and the commit is what confirm looks for.
+func (w *Writer) checkCommittable(ctx context.Context, rec *Record) error {
+	return both(
+		func() error { return w.loc.checkNotDeleting(ctx, w.opts.UID) },
+		func() error { return w.checkUploaded(ctx, rec) },
+	)
+}
+
 // confirm looks once more after the commit: a deletion that began at the same moment may have taken the files. Where
 // the store does not answer now, the commit stands.
 func (w *Writer) confirm(ctx context.Context, rec *Record) error {
-	if err := w.loc.checkNotDeleting(ctx, rec.UID); errors.Is(err, ErrDeleting) {
-		return err // whoever deletes finds the record too
+	var uploaded error
+	deleting := both(
+		func() error { return w.loc.checkNotDeleting(ctx, rec.UID) },
+		func() error { uploaded = w.checkUploaded(ctx, rec); return nil },
+	)
+	if errors.Is(deleting, ErrDeleting) {
+		return deleting // whoever deletes finds the record too
 	}
 	var gone *missingError
-	if err := w.checkUploaded(ctx, rec); !errors.As(err, &gone) {
+	if !errors.As(uploaded, &gone) {
 		return nil
 	}
 	return errors.Join(fmt.Errorf("%w: %w", ErrDeleting, gone), w.loc.store.Delete(ctx, recordKey(rec.Name, rec.UID)))

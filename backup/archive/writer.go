@@ -173,12 +173,30 @@ func (l *Location) checkOptions(opts WriteOptions) error {
 
 // checkWritable saves the work where the backup is there already or is going away.
 func (l *Location) checkWritable(ctx context.Context, name, uid string) error {
-	if _, err := l.store.Stat(ctx, recordKey(name, uid)); err == nil {
-		return ErrSealed
-	} else if !errors.Is(err, plugins.ErrNotFound) {
+	return both(func() error {
+		_, err := l.store.Stat(ctx, recordKey(name, uid))
+		switch {
+		case err == nil:
+			return ErrSealed
+		case errors.Is(err, plugins.ErrNotFound):
+			return nil
+		}
+		return err
+	}, func() error { return l.checkNotDeleting(ctx, uid) })
+}
+
+// both runs two questions to the store at once. Where both fail, the first one's answer counts, so that errors do not depend on
+// which was quicker.
+func both(first, second func() error) error {
+	var group errgroup.Group
+	var later error
+	group.Go(func() error { later = second(); return nil })
+	err := first()
+	_ = group.Wait()
+	if err != nil {
 		return err
 	}
-	return l.checkNotDeleting(ctx, uid)
+	return later
 }
 
 func (l *Location) checkNotDeleting(ctx context.Context, uid string) error {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 	"k8s.io/apimachinery/pkg/util/uuid"
@@ -169,6 +170,7 @@ func (a *app) createBackup(ctx context.Context, c *config, name string, f *backu
 	if object.Spec.ReadOnly && !f.dryRun {
 		return codeError(exitRefused, fmt.Errorf("create backup: location %s is read-only", object.Name), "name another with --storage-location")
 	}
+	start := a.env.Now()
 	client, cluster, err := a.cluster(f.tuning.concurrency)
 	if err != nil {
 		return err
@@ -182,38 +184,38 @@ func (a *app) createBackup(ctx context.Context, c *config, name string, f *backu
 	if f.dryRun {
 		return a.previewBackup(ctx, engine, request, &f.out)
 	}
-	p, err := a.openPlace(ctx, c, object.Name)
+	engine.PublicKey = object.Spec.PublicKey
+	switch ttl := request.Spec.TTL.Duration; {
+	case object.Spec.ObjectLock && ttl > 0:
+		request.RetainUntil = a.env.Now().Add(ttl)
+	case object.Spec.ObjectLock:
+		a.ui.Warn("location %s has object lock, but without --ttl the backup has no end until which it could be retained", object.Name)
+	}
+	var p *place
+	engine.Open = func(ctx context.Context) (*archive.Location, error) {
+		var err error
+		if p, err = a.openPlace(ctx, c, object.Name); err != nil {
+			return nil, err
+		}
+		return p.location, unusedName(ctx, p, request.Name)
+	}
+	record, err := a.runBackup(ctx, engine, request)
 	if err != nil {
 		return err
 	}
-	if err := unusedName(ctx, p, request.Name); err != nil {
-		return err
-	}
-	engine.Location, engine.PublicKey = p.location, p.object.Spec.PublicKey
-	switch ttl := request.Spec.TTL.Duration; {
-	case p.object.Spec.ObjectLock && ttl > 0:
-		request.RetainUntil = a.env.Now().Add(ttl)
-	case p.object.Spec.ObjectLock:
-		a.ui.Warn("location %s has object lock, but without --ttl the backup has no end until which it could be retained", object.Name)
-	}
-	return a.runBackup(ctx, engine, request, f, p)
+	return a.printBackup(record, f, p, start)
 }
 
 // unusedName refuses a name that a backup has already: names are how people tell backups apart.
 func unusedName(ctx context.Context, p *place, name string) error {
-	_, err := p.location.Find(ctx, name)
-	var ambiguous *archive.AmbiguousError
-	switch {
-	case errors.Is(err, archive.ErrBackupNotFound):
-		return nil
-	case err == nil, errors.As(err, &ambiguous):
+	have, err := p.location.Named(ctx, name)
+	if err == nil && len(have) > 0 {
 		return usageError(fmt.Errorf("create backup %s: location %s holds a backup of that name already", name, p.object.Name), "choose another name, or none: it is then made of the cluster's name and the time")
 	}
 	return err
 }
 
-func (a *app) runBackup(ctx context.Context, engine *backup.Engine, request backup.Request, f *backupFlags, p *place) error {
-	start := a.env.Now()
+func (a *app) runBackup(ctx context.Context, engine *backup.Engine, request backup.Request) (*archive.Record, error) {
 	bar := a.ui.Progress("backup "+request.Name, "objects")
 	warn := a.warnings()
 	engine.Events = backup.Events{
@@ -226,9 +228,11 @@ func (a *app) runBackup(ctx context.Context, engine *backup.Engine, request back
 	}
 	record, err := engine.Run(ctx, request)
 	bar.Done()
-	if err != nil {
-		return err
-	}
+	return record, err
+}
+
+func (a *app) printBackup(record *archive.Record, f *backupFlags, p *place, start time.Time) error {
+	var err error
 	entry := archive.Entry{Name: record.Name, UID: record.UID, Record: record}
 	switch {
 	case f.out.structured():

@@ -89,7 +89,7 @@ func (r *Runner) engine(ctx context.Context, b *v1alpha1.Backup, place *location
 		return nil, fmt.Errorf("connect to the cluster: %w", err)
 	}
 	return &backup.Engine{
-		Kube: client, Location: place.Archive, PublicKey: place.Object.Spec.PublicKey, Signer: signer,
+		Kube: client, Open: backup.At(place.Archive), PublicKey: place.Object.Spec.PublicKey, Signer: signer,
 		Version: r.Version, Now: r.Now, Rand: r.Rand, SpoolDir: r.SpoolDir,
 		Events: backup.Events{
 			Progress: func(p backup.Progress) {

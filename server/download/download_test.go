@@ -139,7 +139,7 @@ func (w *world) locate(t *testing.T, cfg *rest.Config) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	engine := &backup.Engine{Kube: kc, Location: w.place, Now: time.Now, Rand: rand.Reader, SpoolDir: t.TempDir()}
+	engine := &backup.Engine{Kube: kc, Open: backup.At(w.place), Now: time.Now, Rand: rand.Reader, SpoolDir: t.TempDir()}
 	spec := v1alpha1.BackupSpec{Selection: v1alpha1.Selection{IncludedNamespaces: []string{shop}}}
 	record, err := engine.Run(t.Context(), backup.Request{Name: "nightly", UID: w.uid, Spec: spec})
 	if err != nil || record.Phase != v1alpha1.PhaseCompleted {

@@ -136,7 +136,7 @@ func (w *world) locate(t testing.TB) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	engine := &backup.Engine{Kube: kc, Location: located, Now: time.Now, Rand: rand.Reader, SpoolDir: t.TempDir()}
+	engine := &backup.Engine{Kube: kc, Open: backup.At(located), Now: time.Now, Rand: rand.Reader, SpoolDir: t.TempDir()}
 	spec := v1alpha1.BackupSpec{Selection: v1alpha1.Selection{IncludedNamespaces: []string{w.shop}, ExcludedResources: []string{"events", "events.events.k8s.io", "serviceaccounts"},
 		Expression: `object.kind in ["Namespace", "Secret"] || object.metadata.name.startsWith("config-")`}}
 	record, err := engine.Run(t.Context(), backup.Request{Name: "nightly", UID: w.uid, Spec: spec})

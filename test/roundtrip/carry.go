@@ -99,7 +99,7 @@ func backUp(ctx context.Context, c *testbed.Cluster, location *archive.Location,
 	if err != nil {
 		return nil, err
 	}
-	engine := &backup.Engine{Kube: client, Location: location, Version: "roundtrip", SpoolDir: spool, Now: time.Now, Rand: rand.Reader}
+	engine := &backup.Engine{Kube: client, Open: backup.At(location), Version: "roundtrip", SpoolDir: spool, Now: time.Now, Rand: rand.Reader}
 	record, err := engine.Run(ctx, backup.Request{Name: "roundtrip", UID: fmt.Sprintf("00000000-0000-4000-8000-%012d", n)})
 	if err != nil {
 		return nil, err
