@@ -15,7 +15,9 @@ import (
 
 	"kedge.dev/kedge/api/v1alpha1"
 	"kedge.dev/kedge/backup/archive"
+	"kedge.dev/kedge/backup/volumes"
 	"kedge.dev/kedge/internal/kube"
+	"kedge.dev/kedge/plugins"
 	"kedge.dev/kedge/plugins/selection"
 )
 
@@ -42,6 +44,9 @@ type Engine struct {
 	Signer    crypto.Signer // Ed25519; nil leaves the backup unsigned
 	PublicKey string        // "age1…" that the location must have; "" accepts the location's own
 
+	// Providers know volumes; the first that knows one and can do what the spec asks for takes its data.
+	Providers []plugins.VolumeProvider
+
 	Events Events
 }
 
@@ -59,6 +64,7 @@ const (
 	StageDiscover Stage = "discover"
 	StagePin      Stage = "pin"
 	StageList     Stage = "list"
+	StageVolumes  Stage = "volumes"
 	StageWrite    Stage = "write"
 )
 
@@ -71,6 +77,8 @@ type Progress struct {
 	// Items were read so far, of about ItemsExpected (the server's own counts; 0 while unknown).
 	Items, ItemsExpected int64
 	Bytes                int64 // of JSON
+	// VolumesDone of Volumes are taken.
+	VolumesDone, Volumes int
 }
 
 // Request is one backup to be made.
@@ -109,10 +117,20 @@ func (e *Engine) Run(ctx context.Context, req Request) (*archive.Record, error) 
 		if err != nil {
 			return nil, err
 		}
+		rows, err := p.takeVolumes(ctx, result, location.ID(), w.Attempt())
+		if err != nil {
+			return nil, err
+		}
+		result.remarks.publish(p.Events)
 		p.progress.stage(StageWrite)
-		return p.summary(result, started), nil
+		summary := p.summary(result, started)
+		summary.Volumes = rows
+		return summary, nil
 	})
 	if err != nil {
+		if !errors.Is(err, archive.ErrUncertain) {
+			err = errors.Join(err, p.discardVolumes(ctx, location.ID()))
+		}
 		return nil, fmt.Errorf("back up %s: %w", req.Name, err)
 	}
 	return record, nil
@@ -132,7 +150,8 @@ func (p *pass) begin(ctx context.Context) (location *archive.Location, first *re
 		return err
 	})
 	g.Go(func() error { return first.explore(ctx) })
-	return location, first, g.Wait()
+	err = g.Wait()
+	return location, first, err
 }
 
 // Preview reads everything that Run would and writes nothing.
@@ -141,14 +160,12 @@ func (e *Engine) Preview(ctx context.Context, req Request) (*Preview, error) {
 	if err != nil {
 		return nil, fmt.Errorf("preview %s: %w", req.Name, err)
 	}
-	counts, first := &countingSink{}, newReading(p)
-	if err := first.explore(ctx); err != nil {
-		return nil, fmt.Errorf("preview %s: %w", req.Name, err)
-	}
-	result, err := p.read(ctx, counts, first)
+	counts := &countingSink{}
+	result, err := p.read(ctx, counts, nil)
 	if err != nil {
 		return nil, fmt.Errorf("preview %s: %w", req.Name, err)
 	}
+	result.remarks.publish(p.Events)
 	report := result.report()
 	return &Preview{
 		Cluster: result.cluster, Revision: result.revision, Phase: phase(report), Resources: counts.sorted(), Report: report,
@@ -176,8 +193,10 @@ type pass struct {
 	*Engine
 	req      Request
 	matcher  *selection.Matcher
+	policies *volumes.Policies
 	also     []string
 	progress *progress
+	touched  bool // providers were asked for snapshots
 }
 
 // prepare checks the request.
@@ -189,7 +208,11 @@ func (e *Engine) prepare(req Request) (*pass, error) {
 	if err := checkAlsoVersions(req.Spec.AlsoVersions); err != nil {
 		return nil, err
 	}
-	return &pass{Engine: e, req: req, matcher: matcher, also: req.Spec.AlsoVersions, progress: newProgress(e.Events)}, nil
+	policies, err := volumes.Compile(req.Spec.Volumes)
+	if err != nil {
+		return nil, err
+	}
+	return &pass{Engine: e, req: req, matcher: matcher, policies: policies, also: req.Spec.AlsoVersions, progress: newProgress(e.Events)}, nil
 }
 
 func (p *pass) summary(r *reading, started time.Time) *archive.Summary {
@@ -216,8 +239,8 @@ func phase(r archive.Report) v1alpha1.Phase {
 // maxPins bounds how often a lost revision is replaced by a new one.
 const maxPins = 5
 
-// read reads everything at the revision that was pinned when first explored the cluster, and again with a new one until the revision
-// outlives the reading.
+// read reads everything at one revision, and again with a new one until the revision outlives the reading. It begins with what first
+// has explored, if that is not nil.
 func (p *pass) read(ctx context.Context, s sink, first *reading) (*reading, error) {
 	for n, r := 1, first; ; n++ {
 		if r == nil {
@@ -228,7 +251,6 @@ func (p *pass) read(ctx context.Context, s sink, first *reading) (*reading, erro
 		}
 		err := r.run(ctx, s)
 		if err == nil {
-			r.remarks.publish(p.Events)
 			return r, nil
 		}
 		r.abort()

@@ -259,6 +259,11 @@ func (r *reading) take(ctx context.Context, c *candidate) error {
 		return fmt.Errorf("%w: %s: %w", errSink, c.ref, err)
 	}
 	t.items++
+	if c.ref.Group == "" && c.ref.Resource == "persistentvolumeclaims" {
+		if err := r.claims.add(c.raw); err != nil {
+			r.remarks.add(SeverityError, onItem(c.ref, ReasonUnreadable, "%v", err))
+		}
+	}
 	if c.head.Deleting && c.ref.Group == "" && c.ref.Resource == "namespaces" {
 		r.remarks.add(SeverityWarning, onItem(c.ref, ReasonTerminating, "the namespace is being deleted: the archive holds what was left of it"))
 	}

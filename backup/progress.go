@@ -62,3 +62,8 @@ func (p *progress) items(n, bytes int64) {
 func (p *progress) done(t *target) {
 	p.update(func(now *Progress) { now.ResourcesDone++; now.Resource = t.res.GroupResource() })
 }
+
+// volumes tells how many volumes' data is taken.
+func (p *progress) volumes(done, total int) {
+	p.update(func(now *Progress) { now.VolumesDone, now.Volumes = done, total })
+}

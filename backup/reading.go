@@ -34,7 +34,8 @@ type reading struct {
 	targets         []*target
 	literal         []string // the included namespaces where each is written out and they are few; sorted as their objects are
 
-	needs needed
+	needs  needed
+	claims claims
 }
 
 // anchor is the list whose revision is read before and after all others.

@@ -106,7 +106,7 @@ func readInto(t testing.TB, client *kube.Client, spec v1alpha1.BackupSpec) (*mem
 		t.Fatal(err)
 	}
 	s := &memorySink{}
-	r, err := p.read(t.Context(), s)
+	r, err := p.read(t.Context(), s, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

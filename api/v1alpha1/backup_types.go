@@ -26,6 +26,9 @@ type BackupSpec struct {
 	// TTL is how long the backup is kept. Zero keeps it until it is deleted.
 	// +optional
 	TTL metav1.Duration `json:"ttl,omitempty"`
+	// Volumes says what is done with the data of the claims that the backup holds. Where unset, the backup has no data of volumes.
+	// +optional
+	Volumes *VolumeSelection `json:"volumes,omitempty"`
 	// AlsoVersions are served versions that are archived beside the one that Kedge chooses, for targets that will not serve
 	// that one: "ingresses.v1beta1.extensions", "*.v1beta1.*".
 	// +optional
@@ -95,6 +98,10 @@ type Counts struct {
 	Warnings int `json:"warnings,omitempty"`
 	// Errors is how many objects or resources could not be taken.
 	Errors int `json:"errors,omitempty"`
+	// Volumes is how many volumes' data is in the result.
+	Volumes int `json:"volumes,omitempty"`
+	// VolumeBytes is the size of these volumes.
+	VolumeBytes int64 `json:"volumeBytes,omitempty"`
 }
 
 // ClusterInfo identifies a cluster.

@@ -73,6 +73,9 @@ type RestoreSpec struct {
 	// Transforms change objects on their way.
 	// +optional
 	Transforms *Transforms `json:"transforms,omitempty"`
+	// Volumes says what is done with volumes. FromBackup where unset.
+	// +optional
+	Volumes VolumeRestore `json:"volumes,omitempty"`
 	// EBSDriver is the CSI driver that EBS volumes and StorageClasses get: ebs.csi.eks.amazonaws.com in an EKS Auto Mode cluster. Where
 	// unset, CSI ones stay as they are, and in-tree ones become ebs.csi.aws.com's where the target has lost the in-tree code.
 	// +kubebuilder:validation:Enum=ebs.csi.aws.com;ebs.csi.eks.amazonaws.com

@@ -207,7 +207,7 @@ func TestDamage(t *testing.T) {
 	case os.Getenv("KEDGE_SOAK") != "":
 		rounds = 20
 	}
-	files := []string{archive.FileItems, archive.FileIndex, archive.FileTable, archive.FileLog, archive.FileReport, archive.FileSignature, "backup.json", "expiry/1.json"}
+	files := []string{archive.FileItems, archive.FileIndex, archive.FileTable, archive.FileLog, archive.FileReport, archive.FileVolumes, archive.FileSignature, "backup.json", "expiry/1.json"}
 	for _, file := range files {
 		t.Run(file, func(t *testing.T) {
 			cases := 0

@@ -6,7 +6,7 @@ package archive
 // formatMinor of the same version and then ignores JSON fields that it does not know.
 const (
 	FormatVersion = 1
-	FormatMinor   = 0
+	FormatMinor   = 1
 	// layoutVersion is the version of what lies around the backups: kedge.json, keys, tombstones.
 	layoutVersion = 1
 )
@@ -28,6 +28,7 @@ const (
 	FileTable     = "index/table.json.zst.age"
 	FileLog       = "log.jsonl.zst.age"
 	FileReport    = "report.json.zst.age"
+	FileVolumes   = "volumes.jsonl.zst.age" // where the data of volumes was taken
 	FileSignature = "signature.dsse.json"
 )
 
@@ -43,6 +44,7 @@ const (
 	maxTable    = 64 << 20 // frame table and APIs, decompressed
 	maxReport   = 256 << 20
 	maxLog      = 4 << 30
+	maxVolumes  = 256 << 20
 	maxSmall    = 64 << 10 // kedge.json, key files, expiry files, tombstones
 	maxFrames   = 1 << 20
 	maxSeries   = 10000 // numbered files of one series: keys, expiry

@@ -246,3 +246,23 @@ func FuzzLog(f *testing.F) {
 		_ = copyLog(bytes.NewReader(data), io.Discard, id)
 	})
 }
+
+func FuzzVolumes(f *testing.F) {
+	f.Add([]byte(`{"namespace":"a","claim":"b","volume":"pv","provider":"ebs","source":{"handle":"vol-1","sizeBytes":1},"taken":"2026-05-04T03:02:01Z","snapshotID":"snap-1"}` + "\n"))
+	f.Add([]byte(`{"namespace":"a"}{}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		rows, err := parseVolumes(data, true)
+		if err != nil {
+			return
+		}
+		// What was taken is written again as something that means the same.
+		again, err := encodeVolumes(rows)
+		if err != nil {
+			t.Fatalf("%s: %v", data, err)
+		}
+		reread, err := parseVolumes(again, true)
+		if err != nil || len(reread) != len(rows) {
+			t.Errorf("%s became %s: %v", data, again, err)
+		}
+	})
+}

@@ -85,6 +85,13 @@ func TestRoundTrip(t *testing.T) {
 			if diff := cmp.Diff(&s.report, rep); diff != "" {
 				t.Errorf("report (-want +got):\n%s", diff)
 			}
+			volumes, err := r.Volumes(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(s.volumes, volumes); diff != "" || rec.Counts.Volumes != len(volumes) || rec.Counts.VolumeBytes != 30<<30 {
+				t.Errorf("counts %+v, volumes (-want +got):\n%s", rec.Counts, diff)
+			}
 			var log strings.Builder
 			if err := r.Log(t.Context(), &log); err != nil || !strings.Contains(log.String(), `"msg":"listed"`) {
 				t.Errorf("log %q: %v", log.String(), err)
@@ -138,7 +145,7 @@ func bigSample(seed uint64, perSection int) *sample {
 		makeSection(r, archive.SectionOptions{Version: "v1", Resource: "pods", Sorted: true}, "Pod", 40, perSection, 3000),
 		makeSection(r, archive.SectionOptions{Group: "apps", Version: "v1", Resource: "replicasets", Sorted: true}, "ReplicaSet", 40, perSection, 2000),
 		makeSection(r, archive.SectionOptions{Version: "v1", Resource: "nodes", Sorted: true}, "Node", 0, perSection/10, 4000),
-	}}
+	}, volumes: sampleVolumes(perSection)}
 }
 
 // plaintexts decrypts the files of a backup whose bytes depend on its content alone.

@@ -30,6 +30,7 @@ type sample struct {
 	sections []sampleSection
 	report   archive.Report
 	apis     []archive.API
+	volumes  []archive.Volume
 }
 
 type sampleSection struct {
@@ -120,7 +121,27 @@ func smallSample(seed uint64) *sample {
 	s.sections = append(s.sections, odd)
 	s.apis = []archive.API{{Resource: "pods", Kind: "Pod", Namespaced: true, Versions: []string{"v1"}, Preferred: "v1", Archived: "v1"}}
 	s.report.Skipped = []archive.Remark{{Ref: &plugins.Ref{Version: "v1", Resource: "events", Namespace: "a", Name: "b"}, Reason: "ExcludedByDefault", Message: "events are not kept"}}
+	s.volumes = sampleVolumes(3)
 	return s
+}
+
+// sampleVolumes are n volumes, in the order of their claims.
+func sampleVolumes(n int) []archive.Volume {
+	out := make([]archive.Volume, n)
+	for i := range out {
+		out[i] = archive.Volume{
+			Namespace: "team-000", Claim: fmt.Sprintf("data-%03d", i), ClaimUID: fmt.Sprint("uid-", i), Volume: fmt.Sprint("pvc-", i), Provider: "ebs", Taken: testNow,
+			Source: plugins.Volume{
+				Handle: fmt.Sprintf("vol-%017x", i), SizeBytes: 10 << 30, Region: "eu-west-1", Zone: "eu-west-1a",
+				Attributes: map[string]string{"type": "gp3", "iops": "3000"}, Tags: map[string]string{"team": "a"},
+			},
+			SnapshotID: fmt.Sprintf("snap-%017x", i),
+		}
+		if i%2 == 1 {
+			out[i].CopyID, out[i].CopyKind = fmt.Sprintf("%032x", i), "blocks"
+		}
+	}
+	return out
 }
 
 func oddNames() []string {
@@ -164,7 +185,7 @@ func (s *sample) fill(ctx context.Context, w *archive.Writer) (*archive.Summary,
 	w.Log(ctx, slog.LevelInfo, "listed", slog.Int("sections", len(s.sections)))
 	return &archive.Summary{
 		Cluster: v1alpha1.ClusterInfo{UID: "cluster-uid", Name: "blue", Version: "v1.36.3"}, Phase: v1alpha1.PhaseCompleted,
-		Revision: "4711", Started: testNow, APIs: s.apis, Report: s.report, Labels: map[string]string{"schedule": "nightly"},
+		Revision: "4711", Started: testNow, APIs: s.apis, Report: s.report, Volumes: s.volumes, Labels: map[string]string{"schedule": "nightly"},
 		Spec: v1alpha1.BackupSpec{StorageLocation: "main"},
 	}, nil
 }
@@ -237,6 +258,9 @@ func readEverything(ctx context.Context, r *archive.Reader) (map[plugins.Ref]sam
 		}
 	}
 	if _, err := r.Report(ctx); err != nil {
+		return nil, err
+	}
+	if _, err := r.Volumes(ctx); err != nil {
 		return nil, err
 	}
 	return out, r.Log(ctx, io.Discard)

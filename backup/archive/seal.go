@@ -169,6 +169,13 @@ func (w *Writer) layout(sum *Summary) (*content, error) {
 		FileTable:  bytes.NewReader(enc.EncodeAll(tableJSON, nil)),
 		FileReport: bytes.NewReader(enc.EncodeAll(reportJSON, nil)),
 	}
+	if len(sum.Volumes) > 0 {
+		rows, err := encodeVolumes(sum.Volumes)
+		if err != nil {
+			return nil, err
+		}
+		c.files[FileVolumes] = bytes.NewReader(enc.EncodeAll(rows, nil))
+	}
 	return c, nil
 }
 
@@ -190,6 +197,7 @@ func (w *Writer) record(sum *Summary, c *content, files []File) *Record {
 		Counts: v1alpha1.Counts{
 			Items: c.items, Bytes: c.bytes,
 			Errors: len(sum.Report.Errors), Warnings: len(sum.Report.Warnings), Skipped: len(sum.Report.Skipped),
+			Volumes: len(sum.Volumes), VolumeBytes: volumeBytes(sum.Volumes),
 		},
 		Files: files, PublicKey: w.loc.info.PublicKey, SignedBy: w.signedBy, Kedge: w.opts.Kedge,
 		APIs: c.table.APIs, Frames: c.table.Frames,
@@ -298,7 +306,7 @@ func refusedBeforeStart(err error) bool {
 func (w *Writer) discard(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
 	defer cancel()
-	for _, name := range []string{FileSignature, FileItems, FileIndex, FileTable, FileLog, FileReport} {
+	for _, name := range []string{FileSignature, FileItems, FileIndex, FileTable, FileLog, FileReport, FileVolumes} {
 		_ = w.loc.store.Delete(ctx, w.folder()+name)
 	}
 }

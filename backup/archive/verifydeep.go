@@ -39,6 +39,11 @@ func (v *verification) deep(ctx context.Context) error {
 				return err
 			}
 		}
+		if _, err := r.Volumes(ctx); err != nil {
+			if err := v.note(ctx, err); err != nil {
+				return err
+			}
+		}
 	}
 	for _, f := range v.rec.Files {
 		if f.Name == FileItems || f.Name == FileIndex {

@@ -69,6 +69,8 @@ type Summary struct {
 	Completed time.Time // zero means now
 	Expires   *time.Time
 	APIs      []API
+	// Volumes are the volumes whose data was taken, in any order.
+	Volumes []Volume
 	// Report gives also the counts of errors, warnings and skipped objects.
 	Report Report
 }
@@ -274,6 +276,9 @@ func (w *Writer) drop(s *Section) {
 	w.items.Add(-int64(s.count))
 	w.bytes.Add(-s.size)
 }
+
+// Attempt names this attempt's folder: 16 random hex digits that no other attempt of any backup has.
+func (w *Writer) Attempt() string { return w.attempt }
 
 // Log adds a line to the backup's log. An error of the spool comes out of Write.
 func (w *Writer) Log(ctx context.Context, level slog.Level, msg string, attrs ...slog.Attr) {

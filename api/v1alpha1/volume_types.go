@@ -1,0 +1,75 @@
+package v1alpha1
+
+import (
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// VolumeMethod is how the data of a claim gets into a backup.
+// +kubebuilder:validation:Enum=Snapshot;Copy;Both;Skip
+type VolumeMethod string
+
+// The methods.
+const (
+	// VolumeSnapshot leaves the data with its provider: an EBS snapshot, quick to make and to restore in its region.
+	VolumeSnapshot VolumeMethod = "Snapshot"
+	// VolumeCopy brings the data into the location: deduplicated, encrypted, restorable in any region and account.
+	VolumeCopy VolumeMethod = "Copy"
+	// VolumeBoth does both.
+	VolumeBoth VolumeMethod = "Both"
+	// VolumeSkip leaves the data out.
+	VolumeSkip VolumeMethod = "Skip"
+)
+
+// Snapshots says whether the provider keeps a snapshot.
+func (m VolumeMethod) Snapshots() bool { return m == VolumeSnapshot || m == VolumeBoth }
+
+// Copies says whether the data is copied into the location.
+func (m VolumeMethod) Copies() bool { return m == VolumeCopy || m == VolumeBoth }
+
+// VolumeSelection says what a backup does with the data of the claims that it holds.
+type VolumeSelection struct {
+	// Method is for every claim that no policy is for. Skip where unset.
+	// +optional
+	Method VolumeMethod `json:"method,omitempty"`
+	// Policies are tried in order; the first that a claim matches decides.
+	// +optional
+	// +kubebuilder:validation:MaxItems=100
+	Policies []VolumePolicy `json:"policies,omitempty"`
+}
+
+// VolumePolicy chooses the method of the claims that match all of its fields; a policy without any matches every claim.
+// +kubebuilder:validation:XValidation:rule="!has(self.minSize) || !has(self.maxSize) || quantity(self.minSize).compareTo(quantity(self.maxSize)) <= 0",message="minSize is larger than maxSize"
+type VolumePolicy struct {
+	// Namespaces are names or globs.
+	// +optional
+	Namespaces []string `json:"namespaces,omitempty"`
+	// StorageClasses are names or globs.
+	// +optional
+	StorageClasses []string `json:"storageClasses,omitempty"`
+	// Drivers are names of CSI drivers, or of in-tree plugins ("kubernetes.io/aws-ebs"), or globs.
+	// +optional
+	Drivers []string `json:"drivers,omitempty"`
+	// LabelSelector is for the labels of the claim.
+	// +optional
+	LabelSelector *metav1.LabelSelector `json:"labelSelector,omitempty"`
+	// MinSize and MaxSize bound the capacity of the volume; both are inclusive.
+	// +optional
+	MinSize *resource.Quantity `json:"minSize,omitempty"`
+	// +optional
+	MaxSize *resource.Quantity `json:"maxSize,omitempty"`
+	// Method is for the claims that match.
+	Method VolumeMethod `json:"method"`
+}
+
+// VolumeRestore says what a restore does with the data of the claims that it brings.
+// +kubebuilder:validation:Enum=FromBackup;Keep
+type VolumeRestore string
+
+// What a restore does with volumes.
+const (
+	// VolumesFromBackup gives each claim whose data the backup holds a new volume with that data.
+	VolumesFromBackup VolumeRestore = "FromBackup"
+	// VolumesKeep restores PersistentVolumes as they were archived: they name the volumes that the cluster had then.
+	VolumesKeep VolumeRestore = "Keep"
+)

@@ -1,0 +1,105 @@
+package backup
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"kedge.dev/kedge/backup/archive"
+	"kedge.dev/kedge/backup/volumes"
+	"kedge.dev/kedge/plugins"
+)
+
+// claims are those that the backup holds, by "namespace/name": a list that is read again gives each once.
+type claims struct {
+	mu   sync.Mutex
+	byID map[string]volumes.Claim
+}
+
+func (c *claims) add(raw []byte) error {
+	claim, err := volumes.ParseClaim(raw)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.byID == nil {
+		c.byID = map[string]volumes.Claim{}
+	}
+	c.byID[claim.String()] = claim
+	return nil
+}
+
+func (c *claims) sorted() []volumes.Claim {
+	return slices.SortedFunc(maps.Values(c.byID), func(a, b volumes.Claim) int {
+		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+	})
+}
+
+// takeVolumes takes the data of the claims that were read, and remarks on what it could not take.
+func (p *pass) takeVolumes(ctx context.Context, r *reading, location, attempt string) ([]archive.Volume, error) {
+	taker := &volumes.Taker{
+		Kube: p.Kube, Providers: p.Providers, Now: p.Now, Sleep: sleep,
+		Progress: func(done, total int) { p.progress.volumes(done, total) },
+	}
+	if !p.policies.Nothing() {
+		p.progress.stage(StageVolumes)
+		p.touched = true
+	}
+	result, err := taker.Take(ctx, volumes.Request{
+		LocationID: location, Name: p.req.Name, UID: p.req.UID, Attempt: attempt, ClusterUID: r.cluster.UID, Claims: r.claims.sorted(), Policies: p.policies,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("take the data of volumes: %w", err)
+	}
+	for _, m := range result.Errors {
+		r.remarks.add(SeverityError, m)
+	}
+	for _, m := range result.Skipped {
+		r.remarks.add(SeveritySkipped, m)
+	}
+	for _, note := range result.Notes {
+		r.remarks.note("%s", note)
+	}
+	return result.Volumes, nil
+}
+
+// discardTime bounds what a failed or cancelled backup still does to remove its snapshots; those that stay are found by their tags.
+const discardTime = time.Minute
+
+// discardVolumes removes the snapshots of a backup that did not come about.
+func (p *pass) discardVolumes(ctx context.Context, location string) error {
+	if !p.touched {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), discardTime)
+	defer cancel()
+	var errs []error
+	for _, provider := range p.Providers {
+		s, ok := provider.(plugins.VolumeSnapshotter)
+		if !ok {
+			continue
+		}
+		tags := map[string]string{volumes.TagUID: p.req.UID, volumes.TagLocation: location}
+		if _, err := volumes.DeleteSnapshots(ctx, s, tags, func(plugins.Snapshot) bool { return true }); err != nil {
+			errs = append(errs, fmt.Errorf("remove the snapshots of the backup that failed (they have the tag %s=%s): %w", volumes.TagUID, p.req.UID, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

@@ -1,0 +1,426 @@
+package volumes
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+
+	"kedge.dev/kedge/api/v1alpha1"
+	"kedge.dev/kedge/backup/archive"
+	"kedge.dev/kedge/internal/kube"
+	"kedge.dev/kedge/plugins"
+)
+
+// Tags that every snapshot of Kedge has, so that it is found again by whoever lost sight of it.
+const (
+	TagLocation = "kedge.dev/location"   // the location's id
+	TagBackup   = "kedge.dev/backup"     // the backup's name
+	TagUID      = "kedge.dev/backup-uid" // the backup's uid
+	TagAttempt  = "kedge.dev/attempt"    // the attempt of the archive
+	TagCluster  = "kedge.dev/cluster-uid"
+	TagClaim    = "kedge.dev/claim" // "namespace/name"
+)
+
+// Reasons of remarks about volumes.
+const (
+	ReasonVolumeSkipped  = "VolumeSkipped"        // a policy leaves the data out
+	ReasonVolumeUnbound  = "VolumeUnbound"        // the claim has no volume, so there is no data
+	ReasonVolumeMissing  = "VolumeMissing"        // the PersistentVolume, or what it names, does not exist
+	ReasonNoProvider     = "NoVolumeProvider"     // nobody knows the volume's driver, or can do what the policy asks for
+	ReasonSnapshotFailed = "VolumeSnapshotFailed" // the provider did not make the snapshot
+	ReasonCopyFailed     = "VolumeCopyFailed"
+)
+
+// parallel is how many requests for snapshots are under way at once; the providers' own limits are theirs to obey.
+const parallel = 4
+
+// Taker takes the data of claims. Kube, Now and Sleep are needed.
+type Taker struct {
+	Kube      *kube.Client
+	Providers []plugins.VolumeProvider
+	Now       func() time.Time
+	// Sleep waits, or returns the context's error.
+	Sleep func(context.Context, time.Duration) error
+	// Progress tells how many of the volumes are done. It may be nil.
+	Progress func(done, total int)
+}
+
+// Request is what one backup wants.
+type Request struct {
+	// LocationID, Name, UID, Attempt and ClusterUID identify the backup in the tags of snapshots.
+	LocationID, Name, UID, Attempt, ClusterUID string
+	Claims                                     []Claim
+	Policies                                   *Policies
+}
+
+// Result is what became of the claims.
+type Result struct {
+	Volumes []archive.Volume
+	// Errors name claims whose data should be in the backup and is not; Skipped those that it was not asked of.
+	Errors, Skipped []archive.Remark
+	Notes           []string
+}
+
+func (r *Result) fail(c *Claim, reason, format string, args ...any) {
+	r.Errors = append(r.Errors, remark(c, reason, format, args...))
+}
+
+func (r *Result) skip(c *Claim, reason, format string, args ...any) {
+	r.Skipped = append(r.Skipped, remark(c, reason, format, args...))
+}
+
+func remark(c *Claim, reason, format string, args ...any) archive.Remark {
+	ref := c.Ref()
+	return archive.Remark{Ref: &ref, Resource: ref.GroupResource(), Reason: reason, Message: fmt.Sprintf(format, args...)}
+}
+
+// taking is one claim whose data is taken.
+type taking struct {
+	claim    *Claim
+	pv       *corev1.PersistentVolume
+	method   v1alpha1.VolumeMethod
+	provider plugins.VolumeProvider
+	handle   string
+	source   plugins.Volume
+	snapshot plugins.Snapshot
+	taken    time.Time
+	err      error
+	reason   string
+}
+
+// Take takes the data of the claims. What fails for one claim is in the result; an error means that nothing can be said of any.
+// Snapshots that an earlier attempt of the same backup left are removed first.
+func (t *Taker) Take(ctx context.Context, req Request) (*Result, error) {
+	r := &Result{}
+	todo, err := t.plan(ctx, req, r)
+	if err != nil || len(todo) == 0 {
+		return r, err
+	}
+	if err := t.describe(ctx, todo); err != nil {
+		return nil, err
+	}
+	if err := t.forget(ctx, req); err != nil {
+		return nil, err
+	}
+	if err := t.snapshot(ctx, req, todo); err != nil {
+		return nil, err
+	}
+	if err := t.wait(ctx, todo); err != nil {
+		return nil, err
+	}
+	for _, v := range todo {
+		if v.err != nil {
+			r.fail(v.claim, v.reason, "%v", v.err)
+			continue
+		}
+		r.Volumes = append(r.Volumes, v.row())
+	}
+	return r, nil
+}
+
+func (v *taking) fail(reason string, err error) {
+	if v.err == nil {
+		v.err, v.reason = err, reason
+	}
+}
+
+func (v *taking) row() archive.Volume {
+	return archive.Volume{
+		Namespace: v.claim.Namespace, Claim: v.claim.Name, ClaimUID: v.claim.UID, Volume: v.claim.Volume, Provider: v.provider.Name(),
+		Source: v.source, Taken: v.taken.UTC().Round(0), SnapshotID: v.snapshot.ID,
+	}
+}
+
+// plan finds the volume, the method and the provider of each claim.
+func (t *Taker) plan(ctx context.Context, req Request, r *Result) ([]*taking, error) {
+	if req.Policies.Nothing() {
+		if n := len(req.Claims); n > 0 {
+			r.Notes = append(r.Notes, fmt.Sprintf("the data of %d claims is not in this backup: spec.volumes is not set", n))
+		}
+		return nil, nil
+	}
+	pvs, err := t.persistentVolumes(ctx, req.Claims)
+	if err != nil {
+		return nil, err
+	}
+	var todo []*taking
+	for i := range req.Claims {
+		c := &req.Claims[i]
+		if c.Volume == "" {
+			r.skip(c, ReasonVolumeUnbound, "the claim is not bound to a volume, so there is no data")
+			continue
+		}
+		pv, ok := pvs[c.Volume]
+		if !ok {
+			r.fail(c, ReasonVolumeMissing, "PersistentVolume %s does not exist", c.Volume)
+			continue
+		}
+		method := req.Policies.Method(c, pv)
+		if method == v1alpha1.VolumeSkip {
+			r.skip(c, ReasonVolumeSkipped, "spec.volumes leaves the data of this claim out")
+			continue
+		}
+		v := &taking{claim: c, pv: pv, method: method}
+		if t.provide(v); v.provider == nil {
+			r.fail(c, ReasonNoProvider, "no provider can take a %s of a volume of driver %q: choose another method for it in spec.volumes.policies", method, Driver(pv))
+			continue
+		}
+		todo = append(todo, v)
+	}
+	return todo, nil
+}
+
+// provide finds who knows the volume and can do what is asked for.
+func (t *Taker) provide(v *taking) {
+	for _, p := range t.Providers {
+		handle, ok := p.Handle(v.pv)
+		if _, can := p.(plugins.VolumeSnapshotter); ok && can && !v.method.Copies() {
+			v.provider, v.handle = p, handle
+			return
+		}
+	}
+}
+
+// persistentVolumes reads the volumes of the claims.
+func (t *Taker) persistentVolumes(ctx context.Context, claims []Claim) (map[string]*corev1.PersistentVolume, error) {
+	out := map[string]*corev1.PersistentVolume{}
+	wanted := map[string]bool{}
+	for i := range claims {
+		wanted[claims[i].Volume] = claims[i].Volume != ""
+	}
+	res := kube.Resource{Version: "v1", Resource: "persistentvolumes"}
+	_, err := t.Kube.List(ctx, kube.ListRequest{Path: res.Path("", "")}, func(raw []byte) error {
+		var pv corev1.PersistentVolume
+		if err := json.Unmarshal(raw, &pv); err != nil {
+			return fmt.Errorf("read a PersistentVolume: %w", err)
+		}
+		if wanted[pv.Name] {
+			out[pv.Name] = &pv
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list the PersistentVolumes of the claims: %w", err)
+	}
+	return out, nil
+}
+
+// describe asks the providers about all volumes at once.
+func (t *Taker) describe(ctx context.Context, todo []*taking) error {
+	for _, p := range t.Providers {
+		var handles []string
+		for _, v := range todo {
+			if v.provider == p {
+				handles = append(handles, v.handle)
+			}
+		}
+		if len(handles) == 0 {
+			continue
+		}
+		slices.Sort(handles)
+		known, err := p.Describe(ctx, slices.Compact(handles))
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		for _, v := range todo {
+			if v.provider != p {
+				continue
+			}
+			source, ok := known[v.handle]
+			switch {
+			case err != nil:
+				v.fail(ReasonSnapshotFailed, err)
+			case !ok:
+				v.fail(ReasonVolumeMissing, fmt.Errorf("PersistentVolume %s names the volume %s, which %s does not know: it was deleted, or is of another account or region", v.pv.Name, v.handle, p.Name()))
+			}
+			v.source = source
+		}
+	}
+	return nil
+}
+
+// forget removes what earlier attempts of this backup left: their objects are of another moment.
+func (t *Taker) forget(ctx context.Context, req Request) error {
+	for _, p := range t.Providers {
+		s, ok := p.(plugins.VolumeSnapshotter)
+		if !ok {
+			continue
+		}
+		_, err := DeleteSnapshots(ctx, s, map[string]string{TagUID: req.UID}, func(snap plugins.Snapshot) bool { return snap.Tags[TagAttempt] != req.Attempt })
+		if err != nil {
+			return fmt.Errorf("remove the snapshots of an earlier attempt: %w", err)
+		}
+	}
+	return nil
+}
+
+// DeleteSnapshots removes the snapshots that have the tags and that doomed accepts, and says how many they were.
+func DeleteSnapshots(ctx context.Context, p plugins.VolumeSnapshotter, tags map[string]string, doomed func(plugins.Snapshot) bool) (int, error) {
+	have, err := p.FindSnapshots(ctx, tags)
+	if err != nil {
+		return 0, err
+	}
+	n := 0
+	for _, s := range have {
+		if !doomed(s) {
+			continue
+		}
+		if err := p.DeleteSnapshot(ctx, s.ID); err != nil {
+			return n, err
+		}
+		n++
+	}
+	return n, nil
+}
+
+// snapshot asks for all snapshots, those of one machine together.
+func (t *Taker) snapshot(ctx context.Context, req Request, todo []*taking) error {
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(parallel)
+	for _, group := range groups(todo) {
+		g.Go(func() error {
+			err := t.snapshotGroup(gctx, req, group)
+			if err != nil && len(group) > 1 && gctx.Err() == nil {
+				// One volume that cannot be taken must not cost the others their snapshot: each for itself.
+				for _, v := range group {
+					if err := t.snapshotGroup(gctx, req, []*taking{v}); err != nil {
+						v.fail(ReasonSnapshotFailed, err)
+					}
+				}
+			} else if err != nil {
+				group[0].fail(ReasonSnapshotFailed, err)
+			}
+			return context.Cause(gctx)
+		})
+	}
+	return g.Wait()
+}
+
+// groups puts together what is frozen together: the volumes of one machine. Several claims of one volume share its snapshot.
+func groups(todo []*taking) [][]*taking {
+	byKey := map[string][]*taking{}
+	for _, v := range todo {
+		if v.err == nil {
+			key := v.provider.Name() + "/" + cmp.Or(v.source.AttachedTo, v.handle)
+			byKey[key] = append(byKey[key], v)
+		}
+	}
+	out := make([][]*taking, 0, len(byKey))
+	for _, group := range byKey {
+		slices.SortFunc(group, func(a, b *taking) int {
+			return cmp.Or(cmp.Compare(a.handle, b.handle), cmp.Compare(a.claim.String(), b.claim.String()))
+		})
+		out = append(out, group)
+	}
+	slices.SortFunc(out, func(a, b []*taking) int { return cmp.Compare(a[0].handle, b[0].handle) })
+	return out
+}
+
+func (t *Taker) snapshotGroup(ctx context.Context, req Request, group []*taking) error {
+	provider := group[0].provider.(plugins.VolumeSnapshotter) //nolint:errcheck,forcetypeassert // provide has looked
+	ask := plugins.SnapshotRequest{
+		Token: fmt.Sprintf("%s/%s/%s/%d", req.UID, req.Attempt, group[0].handle, len(group)),
+		Tags: map[string]string{
+			TagLocation: req.LocationID, TagBackup: req.Name, TagUID: req.UID, TagAttempt: req.Attempt, TagCluster: req.ClusterUID,
+		},
+		ByHandle: map[string]map[string]string{},
+	}
+	for _, v := range group {
+		if n := len(ask.Handles); n == 0 || ask.Handles[n-1] != v.handle {
+			ask.Handles = append(ask.Handles, v.handle)
+			ask.ByHandle[v.handle] = map[string]string{TagClaim: v.claim.String()}
+		}
+	}
+	at := t.Now()
+	made, err := provider.Snapshot(ctx, ask)
+	if err != nil {
+		return err
+	}
+	byHandle := map[string]plugins.Snapshot{}
+	for _, s := range made {
+		byHandle[s.Handle] = s
+	}
+	for _, v := range group {
+		s, ok := byHandle[v.handle]
+		if !ok {
+			return fmt.Errorf("take a snapshot of %s: %s gave none", v.handle, provider.Name())
+		}
+		v.snapshot, v.taken = s, at
+	}
+	return nil
+}
+
+// The pauses between two looks at snapshots that are not completed yet.
+const (
+	firstPause = time.Second
+	lastPause  = 15 * time.Second
+	// maxBlindLooks is how often in a row a provider may fail to answer, beyond the retries of its own, before its snapshots are given up.
+	maxBlindLooks = 20
+)
+
+// wait follows the snapshots until each is completed or has failed.
+func (t *Taker) wait(ctx context.Context, todo []*taking) error {
+	blind := map[plugins.VolumeSnapshotter]int{}
+	for pause := firstPause; ; pause = min(pause*3/2, lastPause) {
+		open := map[plugins.VolumeSnapshotter][]string{}
+		done := 0
+		for _, v := range todo {
+			if v.err != nil || v.snapshot.State == plugins.SnapshotCompleted {
+				done++
+				continue
+			}
+			p := v.provider.(plugins.VolumeSnapshotter) //nolint:errcheck,forcetypeassert // provide has looked
+			open[p] = append(open[p], v.snapshot.ID)
+		}
+		if t.Progress != nil {
+			t.Progress(done, len(todo))
+		}
+		if len(open) == 0 {
+			return nil
+		}
+		if err := t.Sleep(ctx, pause); err != nil {
+			return err
+		}
+		for p, ids := range open {
+			slices.Sort(ids)
+			states, err := p.DescribeSnapshots(ctx, slices.Compact(ids))
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			if blind[p]++; err == nil {
+				blind[p] = 0
+			}
+			if err != nil && blind[p] < maxBlindLooks && !errors.Is(err, plugins.ErrAccess) && !errors.Is(err, plugins.ErrConfig) {
+				continue
+			}
+			update(p, states, err, todo)
+		}
+	}
+}
+
+// update notes the state of a provider's snapshots, or why it cannot be had.
+func update(p plugins.VolumeSnapshotter, states map[string]plugins.Snapshot, err error, todo []*taking) {
+	for _, v := range todo {
+		if v.err != nil || v.provider != plugins.VolumeProvider(p) || v.snapshot.State == plugins.SnapshotCompleted {
+			continue
+		}
+		s, ok := states[v.snapshot.ID]
+		switch {
+		case err != nil:
+			v.fail(ReasonSnapshotFailed, err)
+		case !ok:
+			v.fail(ReasonSnapshotFailed, fmt.Errorf("snapshot %s of %s is gone: somebody deleted it", v.snapshot.ID, v.handle))
+		case s.State == plugins.SnapshotFailed:
+			v.fail(ReasonSnapshotFailed, fmt.Errorf("snapshot %s of %s failed: %s", s.ID, v.handle, s.Message))
+		default:
+			v.snapshot.State, v.snapshot.Progress = s.State, s.Progress
+		}
+	}
+}
