@@ -40,6 +40,9 @@ func (x *run) do(ctx context.Context, i int32, raw []byte) error {
 	if x.flag(i, flagPosted) {
 		return x.follow(ctx, p, result{outcome: Created})
 	}
+	if row, ok := x.fills(p); ok {
+		return x.fill(ctx, p, row)
+	}
 	return x.create(ctx, p)
 }
 

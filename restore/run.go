@@ -52,6 +52,7 @@ type run struct {
 	volumes    map[string]bool // of the target, by refKey
 	claims     map[string]bool // of the restore, by their "namespace/name" in the target; see bringsClaim
 	claimsOnce sync.Once
+	filling    *filling         // nil where no volume gets data
 	namespace  map[string]int32 // Namespace items, by their name in the target
 }
 
@@ -101,7 +102,7 @@ func (e *Engine) newRun(p *Plan) (*run, error) {
 	spec := &p.Request.Spec
 	chain, err := plugins.NewChain(actions.All(actions.Options{
 		PreserveNodePorts: spec.PreserveNodePorts, PreserveClusterIPs: spec.PreserveClusterIPs, IncludeControlled: spec.IncludeControlled,
-		Policy: spec.ExistingResourcePolicy, Restored: x.isRestored, ServiceSelects: x.serviceSelects,
+		Policy: spec.ExistingResourcePolicy, Restored: x.isRestored, VolumeName: x.volumeName, ServiceSelects: x.serviceSelects,
 		EBSDriver: spec.EBSDriver, KeepInTree: sameEBS(p.Source.Cluster.Version, p.Target.Version),
 	})...)
 	if err != nil {
@@ -298,6 +299,9 @@ func (x *run) work(ctx context.Context) error {
 // learns on its way which Services have selectors. What it reads stays in memory where there is room.
 func (x *run) check(ctx context.Context) error {
 	if err := x.learnVolumes(ctx); err != nil {
+		return err
+	}
+	if err := x.learnFilling(ctx); err != nil {
 		return err
 	}
 	var items []int32

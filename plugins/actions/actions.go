@@ -24,6 +24,8 @@ type Options struct {
 	// Restored says whether an object is part of the restore or exists in the target. It is asked for volumes of claims,
 	// for snapshots and claims that a claim was made from. The version of the reference is empty. Nil says no.
 	Restored func(ref plugins.Ref) bool
+	// VolumeName is what the target calls a PersistentVolume of the backup. Nil leaves names as they are.
+	VolumeName func(name string) string
 	// ServiceSelects says whether a Service of this namespace and name has a selector, so that its Endpoints are made
 	// again. Nil says no.
 	ServiceSelects func(namespace, name string) bool
@@ -99,3 +101,10 @@ const (
 	ReasonMerged        = "Merged"        // it was merged into what was there
 	ReasonEmptyVolume   = "EmptyVolume"   // a claim gets a new, empty volume
 )
+
+func (o Options) volumeName(name string) string {
+	if o.VolumeName == nil {
+		return name
+	}
+	return o.VolumeName(name)
+}
