@@ -158,6 +158,7 @@ type BlockSnapshots interface {
 
 // Errors that callers of a VolumeProvider test for, with errors.Is.
 var (
+	// ErrVolumeGone means that a volume or snapshot does not exist, or is one that failed and will never be usable.
 	ErrVolumeGone  = errors.New("no such volume or snapshot")
 	ErrVolumeQuota = errors.New("the account's quota does not allow it")
 	ErrNoBase      = errors.New("the snapshots cannot be compared")

@@ -106,6 +106,11 @@ func world(t *testing.T) *volumetest.World {
 		t.Helper()
 		withFile(t, cloud.VolumeFile(handle), func(f *os.File) error { return aws.Discard(f, offset, length) })
 	}
+	w.BeforeEachSnapshot = func(fn func()) {
+		for _, op := range []string{"CreateSnapshot", "CreateSnapshots"} {
+			cloud.Inject(aws.Fault{Op: op, Times: -1, Before: fn})
+		}
+	}
 	w.LoseReplies = func() {
 		for _, op := range []string{"CreateSnapshot", "CreateSnapshots", "CreateVolume", "StartSnapshot", "PutSnapshotBlock", "CompleteSnapshot"} {
 			cloud.Inject(aws.Fault{Op: op, LoseReply: true})

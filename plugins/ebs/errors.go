@@ -1,6 +1,7 @@
 package ebs
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -83,6 +84,14 @@ type class struct{ sentinel, err error }
 
 func (e *class) Error() string   { return e.err.Error() }
 func (e *class) Unwrap() []error { return []error{e.sentinel, e.err} }
+
+// failed is an error about a snapshot that will never be usable.
+func failed(s plugins.Snapshot, remedy string) error {
+	return &hint{&class{plugins.ErrVolumeGone, fmt.Errorf("snapshot %s failed: %s", s.ID, cmp.Or(s.Message, "AWS does not say why"))}, remedy}
+}
+
+// words are an error of the SDK in fewer words.
+func (p *Provider) words(err error) error { return awsconf.Diagnose(err, p.where(), p.opts.Now()).As(err) }
 
 // configured is an error about what the caller gave.
 func configured(remedy, format string, args ...any) error {

@@ -60,7 +60,7 @@ func (p *Provider) openBlocks(ctx context.Context, snapshotID, base string) (*so
 	case !ok:
 		return nil, fmt.Errorf("%w: snapshot %s is not in %s", plugins.ErrVolumeGone, snapshotID, p.region)
 	case s.State == plugins.SnapshotFailed:
-		return nil, &hint{fmt.Errorf("it failed: %s", s.Message), "take another snapshot"}
+		return nil, failed(s, "take another snapshot")
 	case s.State != plugins.SnapshotCompleted:
 		return nil, &hint{fmt.Errorf("it is %s, %d %% stored", s.State, s.Progress), "wait until it is completed"}
 	}
@@ -87,7 +87,7 @@ func (s *source) probe(ctx context.Context) error {
 		case err == nil:
 			return nil
 		case s.base != "" && (invalid == types.ValidationExceptionReasonUnrelatedSnapshots || invalid == types.ValidationExceptionReasonInvalidParameterValue):
-			return fmt.Errorf("%w: %w", plugins.ErrNoBase, err)
+			return fmt.Errorf("%w: %w", plugins.ErrNoBase, s.p.words(err))
 		case !notFound(err) || look == settleLooks:
 			return err
 		}

@@ -3,7 +3,6 @@ package ebs
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -60,7 +59,7 @@ func (p *Provider) startBlocks(ctx context.Context, req plugins.VolumeRequest) (
 	}
 	switch s := found[t.id]; s.State {
 	case plugins.SnapshotFailed:
-		return nil, &hint{fmt.Errorf("snapshot %s of this token failed: %s", t.id, s.Message), "delete it and start with another token"}
+		return nil, failed(s, "delete it and start with another token")
 	case plugins.SnapshotCompleted:
 		t.sealed.Store(true)
 	case plugins.SnapshotPending: // or not to be seen yet
@@ -187,7 +186,7 @@ func (t *target) become(ctx context.Context, err error) error {
 			t.sealed.Store(true)
 			return nil
 		case ok && s.State == plugins.SnapshotFailed:
-			return &hint{fmt.Errorf("%w: %s", err, s.Message), "delete the snapshot and start with another token"}
+			return failed(s, "delete it and start with another token")
 		}
 		if pauseErr := t.p.pause(ctx, look); pauseErr != nil {
 			return pauseErr
@@ -246,7 +245,7 @@ func (t *target) wait(ctx context.Context) (plugins.Snapshot, error) {
 		case s.State == plugins.SnapshotCompleted:
 			return s, nil
 		case s.State == plugins.SnapshotFailed:
-			return plugins.Snapshot{}, &hint{errors.New("it failed: " + s.Message), "write it again with another token"}
+			return plugins.Snapshot{}, failed(s, "delete it and start with another token")
 		}
 		if err := t.p.pause(ctx, look); err != nil {
 			return plugins.Snapshot{}, err

@@ -191,6 +191,33 @@ func testOneMachine(t *testing.T, w *World) {
 	count(t, "snapshots", w.Snapshots(), 4) // none of the machine's other volumes
 }
 
+// testOneMoment writes to a machine's volumes between any two calls.
+func testOneMoment(t *testing.T, w *World) {
+	if w.BeforeEachSnapshot == nil {
+		t.Skip("the service's calls cannot be seen")
+	}
+	volumes := []string{w.NewVolume(t, "m"), w.NewVolume(t, "m"), w.NewVolume(t, "m")}
+	calls := byte(0)
+	w.BeforeEachSnapshot(func() {
+		calls++
+		for _, volume := range volumes {
+			w.Write(t, volume, 0, []byte{calls})
+		}
+	})
+	var moments []byte
+	for _, s := range snap(t, w, "token", volumes...) {
+		completed(t, w, s.ID)
+		made, err := w.Provider.CreateVolume(t.Context(), plugins.VolumeRequest{Token: s.ID, SnapshotID: s.ID, Zone: w.Zone, Attributes: w.Attributes})
+		if err != nil {
+			t.Fatal(err)
+		}
+		moments = append(moments, w.Read(t, made.Handle, 0, 1)[0])
+	}
+	if moments[0] == 0 || moments[0] != moments[1] || moments[1] != moments[2] {
+		t.Errorf("the volumes of one machine were taken by calls %v", moments)
+	}
+}
+
 func testLostReplyOfOne(t *testing.T, w *World) {
 	volume := w.NewVolume(t, "")
 	w.LoseReplies()

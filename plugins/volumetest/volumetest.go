@@ -44,6 +44,8 @@ type World struct {
 
 	// LoseReplies has the next call of every operation that makes something performed, but its reply lost.
 	LoseReplies func()
+	// BeforeEachSnapshot has fn called before each call of the service that takes snapshots, of however many volumes. Nil where that cannot be.
+	BeforeEachSnapshot func(fn func())
 	// Pause lets some time go by, until a snapshot may have become completed.
 	Pause func()
 	// ExpireTokens makes the tokens of blocks that are known now invalid, and DamageRead changes a byte of the next block on its way. Nil where
@@ -79,6 +81,7 @@ func TestSnapshotter(t *testing.T, open Open) {
 		{"Tags", testTags},
 		{"FindByAllTags", testFindByAllTags},
 		{"OneMachine", testOneMachine},
+		{"OneMoment", testOneMoment},
 		{"LostReplyOfOne", testLostReplyOfOne},
 		{"LostReplyOfMachine", testLostReplyOfMachine},
 		{"NewProcess", testNewProcess},
