@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 )
@@ -55,6 +56,8 @@ type Snapshot struct {
 	Handle    string        `json:"handle"` // of the volume that it was taken of
 	SizeBytes int64         `json:"sizeBytes"`
 	State     SnapshotState `json:"state"`
+	// Started is the moment that the data is of, by the service's clock.
+	Started time.Time `json:"started"`
 	// Progress is percent stored, 0 to 100; -1 where the service does not say.
 	Progress int               `json:"progress"`
 	Message  string            `json:"message,omitempty"` // why it failed

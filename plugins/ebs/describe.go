@@ -218,6 +218,7 @@ func snapshot(s types.Snapshot) plugins.Snapshot {
 	return plugins.Snapshot{
 		ID: aws.ToString(s.SnapshotId), Handle: aws.ToString(s.VolumeId), SizeBytes: int64(aws.ToInt32(s.VolumeSize)) * gib,
 		State: state(s.State), Progress: progress(s.Progress), Message: aws.ToString(s.StateMessage), Tags: tagMap(s.Tags),
+		Started: aws.ToTime(s.StartTime),
 	}
 }
 

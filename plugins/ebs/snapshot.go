@@ -305,6 +305,7 @@ func (p *Provider) askVolume(ctx context.Context, r *request, handle string) err
 		r.add(taken{plugins.Snapshot{
 			ID: aws.ToString(out.SnapshotId), Handle: aws.ToString(out.VolumeId), SizeBytes: int64(aws.ToInt32(out.VolumeSize)) * gib,
 			State: state(out.State), Progress: progress(out.Progress), Message: aws.ToString(out.StateMessage), Tags: tagMap(out.Tags),
+			Started: aws.ToTime(out.StartTime),
 		}, aws.ToTime(out.StartTime)})
 		return nil
 	})
@@ -339,7 +340,7 @@ func description(token string) *string { return aws.String("Kedge, token " + tok
 func snapshotOfInfo(s types.SnapshotInfo) plugins.Snapshot {
 	return plugins.Snapshot{
 		ID: aws.ToString(s.SnapshotId), Handle: aws.ToString(s.VolumeId), SizeBytes: int64(aws.ToInt32(s.VolumeSize)) * gib,
-		State: state(s.State), Progress: progress(s.Progress), Tags: tagMap(s.Tags),
+		State: state(s.State), Progress: progress(s.Progress), Tags: tagMap(s.Tags), Started: aws.ToTime(s.StartTime),
 	}
 }
 
