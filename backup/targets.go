@@ -61,16 +61,13 @@ func persisted(r kube.Resource) bool { return r.Can("list", "get", "create") }
 
 // chooseTargets picks what is read: of each resource one version, and the versions that were asked for beside it.
 func (r *reading) chooseTargets() {
-	served := map[string]bool{}
-	for _, res := range r.discovery.Resources {
-		served[res.GroupResource()] = true
-	}
+	takes := r.takes()
 	for _, res := range r.discovery.Resources {
 		if !res.Preferred {
 			continue
 		}
 		gr := res.GroupResource()
-		take := r.matcher.Resource(res)
+		take := takes[gr]
 		if take == selection.TakeNone {
 			continue
 		}
@@ -80,8 +77,12 @@ func (r *reading) chooseTargets() {
 			}
 			continue
 		}
-		if twin := servedTwice[gr]; twin != "" && served[twin] {
-			r.remarks.note("%s are archived as %s, which are the same objects", gr, twin)
+		if twin, ok := r.twin(gr); ok {
+			if takes[twin.GroupResource()] == selection.TakeNone {
+				r.remarks.note("%s are not archived: they are the same objects as %s, which the selection excludes", gr, twin.GroupResource())
+			} else {
+				r.remarks.note("%s are archived as %s, which are the same objects", gr, twin.GroupResource())
+			}
 			continue
 		}
 		main := r.mainVersion(res)
@@ -91,6 +92,32 @@ func (r *reading) chooseTargets() {
 	slices.SortFunc(r.targets, func(a, b *target) int {
 		return cmp.Or(cmp.Compare(a.res.Resource, b.res.Resource), cmp.Compare(a.res.Group, b.res.Group), cmp.Compare(a.res.Version, b.res.Version))
 	})
+}
+
+// takes says how the objects of each resource are chosen, by its name. Those that are served twice are asked for by either name.
+func (r *reading) takes() map[string]selection.Take {
+	out := map[string]selection.Take{}
+	for _, res := range r.discovery.Resources {
+		if !res.Preferred {
+			continue
+		}
+		take := r.matcher.Resource(res)
+		if twin, ok := r.twin(res.GroupResource()); ok && persisted(res) && !r.matcher.Excluded(twin) {
+			out[twin.GroupResource()] = max(out[twin.GroupResource()], take)
+		}
+		out[res.GroupResource()] = max(out[res.GroupResource()], take)
+	}
+	return out
+}
+
+// twin gives the resource under which the objects of one that is served twice are archived, where the server has it.
+func (r *reading) twin(groupResource string) (kube.Resource, bool) {
+	name, group, _ := strings.Cut(servedTwice[groupResource], ".")
+	if name == "" {
+		return kube.Resource{}, false
+	}
+	twin, ok := r.discovery.Preferred(group, name)
+	return twin, ok && persisted(twin)
 }
 
 // mainVersion is the storage version of a custom resource, for any other would be a conversion that may lose fields or fail, and

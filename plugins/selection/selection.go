@@ -163,19 +163,14 @@ func (m *Matcher) Resource(r kube.Resource) Take {
 
 func (m *Matcher) resource(r kube.Resource) Take {
 	switch {
-	case m.scoped && r.Namespaced:
-		return takeIf(!m.excludedNamespaced.matchesResource(r) && !m.excludedNamespaced.hasStar() &&
-			(m.includedNamespaced.all() || m.includedNamespaced.matchesResource(r)), TakeNone)
-	case m.scoped:
-		if m.excludedCluster.matchesResource(r) || m.excludedCluster.hasStar() {
-			return TakeNone
-		}
-		if len(m.includedCluster.list) == 0 {
-			return takeIf(m.wholeCluster(), TakeRelated)
-		}
-		return takeIf(m.includedCluster.matchesResource(r), TakeRelated)
-	case m.excluded.matchesResource(r):
+	case m.Excluded(r):
 		return TakeNone
+	case m.scoped && r.Namespaced:
+		return takeIf(m.includedNamespaced.all() || m.includedNamespaced.matchesResource(r), TakeNone)
+	case m.scoped && len(m.includedCluster.list) == 0:
+		return takeIf(m.wholeCluster(), TakeRelated)
+	case m.scoped:
+		return takeIf(m.includedCluster.matchesResource(r), TakeRelated)
 	}
 	named := m.included.all() || m.included.matchesResource(r)
 	switch {
@@ -187,6 +182,17 @@ func (m *Matcher) resource(r kube.Resource) Take {
 		return takeIf(named, TakeRelated)
 	}
 	return TakeNone
+}
+
+// Excluded says that a list of exclusions names the resource, or everything of its scope.
+func (m *Matcher) Excluded(r kube.Resource) bool {
+	switch {
+	case m.scoped && r.Namespaced:
+		return m.excludedNamespaced.matchesResource(r)
+	case m.scoped:
+		return m.excludedCluster.matchesResource(r)
+	}
+	return m.excluded.matchesResource(r)
 }
 
 func takeIf(matching bool, otherwise Take) Take {
