@@ -177,7 +177,11 @@ func checkAlsoVersions(list []string) error {
 
 // unmatched remarks on words of the selection that stand for nothing here.
 func (r *reading) unmatched() {
+	away := r.away()
 	for _, p := range r.matcher.Unmatched(r.discovery.Resources) {
+		if slices.ContainsFunc(away, func(gv string) bool { group, _ := splitGroupVersion(gv); return p.MayBeIn(group) }) {
+			continue // the error about the group names it
+		}
 		r.remarks.add(SeverityWarning, archive.Remark{
 			Resource: p.Pattern, Reason: ReasonNoMatch,
 			Message: fmt.Sprintf("%s: the cluster has no resource %q", p.Field, p.Pattern),
