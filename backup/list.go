@@ -97,14 +97,14 @@ func (r *reading) mayGrow(t *target) bool {
 func (r *reading) collect(ctx context.Context, t *target) error {
 	if t.err != nil {
 		t.failed = true
-		r.remarks.add(SeverityError, listFailure(t, "", t.err))
+		t.remarks.add(SeverityError, listFailure(t, "", t.err))
 		return nil //nolint:nilerr // it is in the report; the backup goes on
 	}
 	if t.empty {
 		return nil
 	}
 	if t.alone {
-		r.remarks.note("%s have a history of their own and were read by themselves, not at revision %s", t.name(), r.revision)
+		t.remarks.note("%s have a history of their own and were read by themselves, not at revision %s", t.name(), r.revision)
 		t.unsorted = true
 	}
 	for {
@@ -112,24 +112,26 @@ func (r *reading) collect(ctx context.Context, t *target) error {
 		var moved *kube.RevisionError
 		switch {
 		case errors.Is(err, archive.ErrOutOfOrder) && !t.unsorted:
+			t.drop()
 			t.unsorted = true
 		case errors.As(err, &moved) && !t.alone:
+			t.drop()
 			t.alone, t.unsorted = true, true
-			r.remarks.note("%s: asked for revision %s the server answered with %s, so they were read by themselves", t.name(), moved.Want, moved.Got)
+			t.remarks.note("%s: asked for revision %s the server answered with %s, so they were read by themselves", t.name(), moved.Want, moved.Got)
 		default:
 			return err
 		}
-		t.drop()
 	}
 }
 
-// drop forgets what was read of the target.
+// drop forgets what was read of the target, and what was said of it.
 func (t *target) drop() {
 	if t.opened != nil {
 		t.opened.Abort()
 	}
 	t.section, t.opened, t.items, t.failed = nil, nil, 0, false
 	clear(t.taken)
+	t.remarks.forget()
 }
 
 func (r *reading) collectParts(ctx context.Context, t *target) error {
@@ -144,7 +146,7 @@ func (r *reading) collectParts(ctx context.Context, t *target) error {
 		default:
 			failures++
 			t.failed = failures == len(parts)
-			r.remarks.add(SeverityError, r.partFailure(t, p, err))
+			t.remarks.add(SeverityError, r.partFailure(t, p, err))
 		}
 	}
 	return nil
@@ -192,7 +194,7 @@ func (r *reading) readPart(ctx context.Context, t *target, req kube.ListRequest,
 			err = errors.New("it has no name")
 		}
 		if err != nil {
-			r.remarks.add(SeverityError, onResource(t, head.Namespace, ReasonUnreadable, "object %q: %v", head.Name, err))
+			t.remarks.add(SeverityError, onResource(t, head.Namespace, ReasonUnreadable, "object %q: %v", head.Name, err))
 			return nil
 		}
 		c.head = head
@@ -216,7 +218,7 @@ func (r *reading) matches(ctx context.Context, c *candidate) (bool, error) {
 	case selection.Out:
 		return false, nil
 	case selection.OutByLabel:
-		r.skipped(c)
+		c.skipped()
 		return false, nil
 	case selection.In:
 	}
@@ -225,14 +227,14 @@ func (r *reading) matches(ctx context.Context, c *candidate) (bool, error) {
 	}
 	yes, err := r.matcher.Object(ctx, c.raw)
 	if err != nil && ctx.Err() == nil {
-		r.remarks.add(SeverityError, onItem(c.ref, ReasonExpressionFailed, "%v", err))
+		c.target.remarks.add(SeverityError, onItem(c.ref, ReasonExpressionFailed, "%v", err))
 		return false, nil
 	}
 	return yes, err
 }
 
-func (r *reading) skipped(c *candidate) {
-	r.remarks.add(SeveritySkipped, onItem(c.ref, ReasonExcludedByLabel, "the object has the label %s=true", excludeLabel))
+func (c *candidate) skipped() {
+	c.target.remarks.add(SeveritySkipped, onItem(c.ref, ReasonExcludedByLabel, "the object has the label %s=true", excludeLabel))
 }
 
 // take writes one object.
@@ -250,10 +252,10 @@ func (r *reading) take(ctx context.Context, c *candidate) error {
 	case errors.Is(err, archive.ErrOutOfOrder):
 		return err
 	case errors.Is(err, archive.ErrDuplicate):
-		r.remarks.add(SeverityError, onItem(c.ref, ReasonUnreadable, "the server gave the object twice in one list; the first is archived"))
+		t.remarks.add(SeverityError, onItem(c.ref, ReasonUnreadable, "the server gave the object twice in one list; the first is archived"))
 		return nil
 	case errors.Is(err, archive.ErrTooLarge):
-		r.remarks.add(SeverityError, onItem(c.ref, ReasonTooLarge, "the object has %d bytes: %v", len(c.raw), err))
+		t.remarks.add(SeverityError, onItem(c.ref, ReasonTooLarge, "the object has %d bytes: %v", len(c.raw), err))
 		return nil
 	case err != nil:
 		return fmt.Errorf("%w: %s: %w", errSink, c.ref, err)
@@ -261,11 +263,11 @@ func (r *reading) take(ctx context.Context, c *candidate) error {
 	t.items++
 	if c.ref.Group == "" && c.ref.Resource == "persistentvolumeclaims" {
 		if err := r.claims.add(c.raw); err != nil {
-			r.remarks.add(SeverityError, onItem(c.ref, ReasonUnreadable, "%v", err))
+			t.remarks.add(SeverityError, onItem(c.ref, ReasonUnreadable, "%v", err))
 		}
 	}
 	if c.head.Deleting && c.ref.Group == "" && c.ref.Resource == "namespaces" {
-		r.remarks.add(SeverityWarning, onItem(c.ref, ReasonTerminating, "the namespace is being deleted: the archive holds what was left of it"))
+		t.remarks.add(SeverityWarning, onItem(c.ref, ReasonTerminating, "the namespace is being deleted: the archive holds what was left of it"))
 	}
 	return r.note(c)
 }

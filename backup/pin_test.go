@@ -174,6 +174,25 @@ func TestOtherHistory(t *testing.T) {
 		}), v1alpha1.BackupSpec{})
 		checkAlone(t, s, r)
 	})
+	for name, exactly := range map[string]func(req *http.Request, next http.RoundTripper) (*http.Response, error){
+		"the first reading was refused": func(*http.Request, http.RoundTripper) (*http.Response, error) {
+			return status(http.StatusForbidden, map[string]any{"reason": "Forbidden", "message": "not at this revision"}), nil
+		},
+		"the first reading was broken": func(req *http.Request, next http.RoundTripper) (*http.Response, error) {
+			resp, err := rewriteRevision("3")(next.RoundTrip(req))
+			return rewrite(`"name":"default"`, `"name":""`)(resp, err)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, r := readInto(t, strangerClient(t, c.Kedge(t), func(req *http.Request, exact bool, next http.RoundTripper) (*http.Response, error) {
+				if exact {
+					return exactly(req, next)
+				}
+				return rewriteRevision("4000000000")(next.RoundTrip(req))
+			}), v1alpha1.BackupSpec{})
+			checkAlone(t, s, r)
+		})
+	}
 }
 
 // strangerClient is a client for which the service accounts answer otherwise.
@@ -204,6 +223,20 @@ func checkAlone(t *testing.T, s *memorySink, r *reading) {
 
 // rewriteRevision changes the revision that a list says it is of.
 func rewriteRevision(revision string) func(*http.Response, error) (*http.Response, error) {
+	return change(func(body []byte) []byte {
+		head, rest, _ := bytes.Cut(body, []byte(`"metadata":{"resourceVersion":"`))
+		_, rest, _ = bytes.Cut(rest, []byte(`"`))
+		return append(append(bytes.Clone(head), `"metadata":{"resourceVersion":"`+revision+`"`...), rest...)
+	})
+}
+
+// rewrite replaces a text wherever it stands in an answer.
+func rewrite(old, text string) func(*http.Response, error) (*http.Response, error) {
+	return change(func(body []byte) []byte { return bytes.ReplaceAll(body, []byte(old), []byte(text)) })
+}
+
+// change gives an answer another body.
+func change(edit func([]byte) []byte) func(*http.Response, error) (*http.Response, error) {
 	return func(resp *http.Response, err error) (*http.Response, error) {
 		if err != nil {
 			return nil, err
@@ -213,9 +246,7 @@ func rewriteRevision(revision string) func(*http.Response, error) (*http.Respons
 		if err != nil {
 			return nil, err
 		}
-		head, rest, _ := bytes.Cut(body, []byte(`"metadata":{"resourceVersion":"`))
-		_, rest, _ = bytes.Cut(rest, []byte(`"`))
-		body = append(append(bytes.Clone(head), `"metadata":{"resourceVersion":"`+revision+`"`...), rest...)
+		body = edit(body)
 		resp.Body = io.NopCloser(bytes.NewReader(body))
 		resp.ContentLength = int64(len(body))
 		return resp, nil

@@ -318,7 +318,7 @@ func (r *reading) closeSection(ctx context.Context, t *target) error {
 	case errors.Is(err, archive.ErrDuplicate):
 		s.Abort()
 		t.items, t.failed = 0, true
-		r.remarks.add(SeverityError, onResource(t, "", ReasonListFailed, "the server gave an object twice in one list: %v", err))
+		t.remarks.add(SeverityError, onResource(t, "", ReasonListFailed, "the server gave an object twice in one list: %v", err))
 		return nil
 	}
 	return fmt.Errorf("%w: %s: %w", errSink, t.name(), err)

@@ -229,7 +229,7 @@ func (r *reading) fetchPart(ctx context.Context, t *target, req kube.ListRequest
 				return false, err
 			}
 			if c.head.Labels[excludeLabel] == "true" {
-				r.skipped(c)
+				c.skipped()
 				return false, nil
 			}
 			return true, nil
@@ -245,6 +245,6 @@ func (r *reading) fetchPart(ctx context.Context, t *target, req kube.ListRequest
 	}
 	m := listFailure(t, "", err)
 	m.Message = fmt.Sprintf("selected objects may need some of these: %s; or set includeClusterResources to false", m.Message)
-	r.remarks.add(severity, m)
+	t.remarks.add(severity, m)
 	return nil
 }

@@ -30,6 +30,7 @@ type target struct {
 	looked   map[string]bool // names that were looked for because something needs them
 	items    int
 	failed   bool
+	remarks  *remarks // on what was read of it
 }
 
 // name is what remarks call the target.
@@ -86,12 +87,18 @@ func (r *reading) chooseTargets() {
 			continue
 		}
 		main := r.mainVersion(res)
-		r.targets = append(r.targets, &target{res: main, take: take, unsorted: !res.Namespaced && r.matcher.AlsoRelated()})
+		r.addTarget(target{res: main, take: take})
 		r.alsoTargets(main, take)
 	}
 	slices.SortFunc(r.targets, func(a, b *target) int {
 		return cmp.Or(cmp.Compare(a.res.Resource, b.res.Resource), cmp.Compare(a.res.Group, b.res.Group), cmp.Compare(a.res.Version, b.res.Version))
 	})
+}
+
+func (r *reading) addTarget(t target) {
+	t.unsorted = !t.res.Namespaced && r.matcher.AlsoRelated()
+	t.remarks = r.remarks.part()
+	r.targets = append(r.targets, &t)
 }
 
 // takes says how the objects of each resource are chosen, by its name. Those that are served twice are asked for by either name.
@@ -155,7 +162,7 @@ func (r *reading) alsoTargets(main kube.Resource, take selection.Take) {
 		}
 		for _, pattern := range r.also {
 			if v.Matches(pattern) == kube.MatchVersion {
-				r.targets = append(r.targets, &target{res: v, take: take, also: true, unsorted: !v.Namespaced && r.matcher.AlsoRelated()})
+				r.addTarget(target{res: v, take: take, also: true})
 				break
 			}
 		}
