@@ -104,7 +104,7 @@ func (r *reading) collect(ctx context.Context, t *target) error {
 		return nil
 	}
 	if t.alone {
-		t.remarks.note("%s have a history of their own and were read by themselves, not at revision %s", t.name(), r.revision)
+		t.remarks.note(aloneNote, t.name(), r.revision)
 		t.unsorted = true
 	}
 	for {
@@ -118,10 +118,21 @@ func (r *reading) collect(ctx context.Context, t *target) error {
 			t.drop()
 			t.alone, t.unsorted = true, true
 			t.remarks.note("%s: asked for revision %s the server answered with %s, so they were read by themselves", t.name(), moved.Want, moved.Got)
+		case t.expired(err):
+			t.drop()
+			t.again = true
+			t.remarks.note(aloneNote, t.name(), r.revision)
 		default:
 			return err
 		}
 	}
+}
+
+const aloneNote = "%s have a history of their own and were read by themselves, not at revision %s"
+
+// expired says that a target which is read alone is to be read once more: its server forgot the list between two pages.
+func (t *target) expired(err error) bool {
+	return t.alone && !t.again && errors.Is(err, kube.ErrRevisionGone)
 }
 
 // drop forgets what was read of the target, and what was said of it.
@@ -141,7 +152,7 @@ func (r *reading) collectParts(ctx context.Context, t *target) error {
 		err := r.readPart(ctx, t, p.request, func(c *candidate) (bool, error) { return r.matches(ctx, c) })
 		switch {
 		case err == nil:
-		case endsReading(ctx, err):
+		case endsReading(ctx, t, err), t.expired(err):
 			return err
 		default:
 			failures++
@@ -153,9 +164,12 @@ func (r *reading) collectParts(ctx context.Context, t *target) error {
 }
 
 // endsReading says that an error is not one of a single list.
-func endsReading(ctx context.Context, err error) bool {
+func endsReading(ctx context.Context, t *target, err error) bool {
+	if t.alone {
+		return fatal(ctx, err)
+	}
 	var moved *kube.RevisionError
-	return fatal(ctx, err) || errors.Is(err, archive.ErrOutOfOrder) || errors.As(err, &moved)
+	return lost(ctx, err) || errors.Is(err, archive.ErrOutOfOrder) || errors.As(err, &moved)
 }
 
 func (r *reading) partFailure(t *target, p part, err error) archive.Remark {
@@ -246,6 +260,9 @@ func (r *reading) take(ctx context.Context, c *candidate) error {
 			return fmt.Errorf("%w: %s: %w", errSink, t.name(), err)
 		}
 		t.section, t.opened = s, s
+		if t.alone && t.take == selection.TakeRelated {
+			t.remarks.note(aloneNote, t.name(), r.revision)
+		}
 	}
 	err := t.section.Add(ctx, row(c), c.raw)
 	switch {
@@ -304,7 +321,7 @@ func (r *reading) checkNamespaces(ctx context.Context) error {
 			found[head.Name] = true
 			return err
 		})
-		if err != nil && fatal(ctx, err) {
+		if err != nil && lost(ctx, err) {
 			return err
 		}
 		if err != nil {

@@ -147,7 +147,7 @@ func TestOtherHistory(t *testing.T) {
 	c := testbed.SharedCluster(t, versions[1])
 	for name, revision := range map[string]string{"before the bracket": "3", "behind the bracket": "4000000000", "no number": "x"} {
 		t.Run(name, func(t *testing.T) {
-			s, r := readInto(t, strangerClient(t, c.Kedge(t), func(req *http.Request, exact bool, next http.RoundTripper) (*http.Response, error) {
+			s, r := readInto(t, strangerClient(t, c.Kedge(t), "/api/v1/serviceaccounts", func(req *http.Request, exact bool, next http.RoundTripper) (*http.Response, error) {
 				if exact {
 					return status(http.StatusGone, map[string]any{"reason": "Expired", "message": "not of this history"}), nil
 				}
@@ -157,7 +157,7 @@ func TestOtherHistory(t *testing.T) {
 		})
 	}
 	t.Run("behind the bracket, and answering", func(t *testing.T) {
-		s, r := readInto(t, strangerClient(t, c.Kedge(t), func(req *http.Request, exact bool, next http.RoundTripper) (*http.Response, error) {
+		s, r := readInto(t, strangerClient(t, c.Kedge(t), "/api/v1/serviceaccounts", func(req *http.Request, exact bool, next http.RoundTripper) (*http.Response, error) {
 			if exact {
 				return next.RoundTrip(req)
 			}
@@ -166,7 +166,7 @@ func TestOtherHistory(t *testing.T) {
 		checkAlone(t, s, r)
 	})
 	t.Run("a page of another revision", func(t *testing.T) {
-		s, r := readInto(t, strangerClient(t, c.Kedge(t), func(req *http.Request, exact bool, next http.RoundTripper) (*http.Response, error) {
+		s, r := readInto(t, strangerClient(t, c.Kedge(t), "/api/v1/serviceaccounts", func(req *http.Request, exact bool, next http.RoundTripper) (*http.Response, error) {
 			if exact {
 				return rewriteRevision("3")(next.RoundTrip(req))
 			}
@@ -184,7 +184,7 @@ func TestOtherHistory(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s, r := readInto(t, strangerClient(t, c.Kedge(t), func(req *http.Request, exact bool, next http.RoundTripper) (*http.Response, error) {
+			s, r := readInto(t, strangerClient(t, c.Kedge(t), "/api/v1/serviceaccounts", func(req *http.Request, exact bool, next http.RoundTripper) (*http.Response, error) {
 				if exact {
 					return exactly(req, next)
 				}
@@ -195,17 +195,76 @@ func TestOtherHistory(t *testing.T) {
 	}
 }
 
-// strangerClient is a client for which the service accounts answer otherwise.
-func strangerClient(t *testing.T, cfg *rest.Config, answer func(req *http.Request, exact bool, next http.RoundTripper) (*http.Response, error)) *kube.Client {
+// TestForgetfulStranger has a resource with a history of its own whose server forgets a list between two pages, once, or whenever it is asked. It costs
+// the resource at the most, and never the pin.
+func TestForgetfulStranger(t *testing.T) {
+	gone := func() *http.Response {
+		return status(http.StatusGone, map[string]any{"reason": "Expired", "message": "The provided continue parameter is too old"})
+	}
+	const accounts, bindings = "serviceaccounts", "clusterrolebindings.rbac.authorization.k8s.io"
+	related := v1alpha1.Selection{IncludedNamespaces: []string{"kube-system"}, IncludedResources: []string{accounts}}
+	for name, c := range map[string]struct {
+		path, resource string
+		sel            v1alpha1.Selection
+		probes         bool  // they are refused too
+		refused        int32 // lists
+		failed         bool
+	}{
+		"once":                       {"/api/v1/serviceaccounts", accounts, v1alpha1.Selection{}, false, 1, false},
+		"always":                     {"/api/v1/serviceaccounts", accounts, v1alpha1.Selection{}, false, 100, true},
+		"at the probe":               {"/api/v1/serviceaccounts", accounts, v1alpha1.Selection{}, true, 100, true},
+		"of related objects":         {"/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", bindings, related, false, 1, false},
+		"of related objects, always": {"/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", bindings, related, false, 100, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cluster := testbed.SharedCluster(t, versions[1])
+			var pins, lists atomic.Int32
+			cfg := cluster.Kedge(t)
+			cfg.WrapTransport = func(next http.RoundTripper) http.RoundTripper {
+				return roundTripper(func(req *http.Request) (*http.Response, error) {
+					if req.URL.Path == "/version" {
+						pins.Add(1)
+					}
+					return next.RoundTrip(req)
+				})
+			}
+			client := strangerClient(t, cfg, c.path, func(req *http.Request, exact bool, next http.RoundTripper) (*http.Response, error) {
+				probe := req.URL.Query().Get("limit") == "1"
+				if exact || probe && c.probes || !probe && lists.Add(1) <= c.refused {
+					return gone(), nil
+				}
+				return rewriteRevision("4000000000")(next.RoundTrip(req))
+			})
+			s, r := readInto(t, client, v1alpha1.BackupSpec{Selection: c.sel})
+			report := r.report()
+			if pins.Load() != 1 || len(s.items()) == 0 {
+				t.Errorf("discovered %d times, %d items", pins.Load(), len(s.items()))
+			}
+			if !c.failed {
+				told := strings.Count(strings.Join(report.Notes, "\n"), c.resource+" have a history of their own")
+				if len(report.Errors) > 0 || told != 1 {
+					t.Errorf("%+v", report)
+				}
+				return
+			}
+			if got := remarkOf(report.Errors, c.resource, ReasonListFailed); len(report.Errors) != 1 || !strings.Contains(got, "continue parameter is too old") {
+				t.Errorf("%+v", report)
+			}
+		})
+	}
+}
+
+// strangerClient is a client for which the lists of one resource answer otherwise.
+func strangerClient(t *testing.T, cfg *rest.Config, path string, answer func(req *http.Request, exact bool, next http.RoundTripper) (*http.Response, error)) *kube.Client {
 	t.Helper()
-	cfg.WrapTransport = func(next http.RoundTripper) http.RoundTripper {
+	cfg.Wrap(func(next http.RoundTripper) http.RoundTripper {
 		return roundTripper(func(req *http.Request) (*http.Response, error) {
-			if req.URL.Path != "/api/v1/serviceaccounts" {
+			if req.URL.Path != path {
 				return next.RoundTrip(req)
 			}
 			return answer(req, req.URL.Query().Get("resourceVersionMatch") == "Exact", next)
 		})
-	}
+	})
 	client, err := kube.New(cfg, kube.Options{})
 	if err != nil {
 		t.Fatal(err)

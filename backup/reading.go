@@ -224,7 +224,7 @@ func (r *reading) readDefinitions(ctx context.Context) error {
 	case err == nil:
 		r.anchor = anchor{path: res.Path("", ""), revision: meta.ResourceVersion}
 		return nil
-	case fatal(ctx, err):
+	case lost(ctx, err): // the revision that is about to be pinned
 		return err
 	}
 	r.anchor = anchor{}

@@ -158,10 +158,15 @@ func onItem(ref plugins.Ref, reason, format string, args ...any) archive.Remark 
 	return archive.Remark{Ref: &ref, Resource: ref.GroupResource(), Reason: reason, Message: fmt.Sprintf(format, args...)}
 }
 
-// fatal tells errors that end a backup, or its pinned revision, from those that concern one resource.
+// fatal tells errors that end a backup from those that concern one resource.
 func fatal(ctx context.Context, err error) bool {
-	return ctx.Err() != nil || errors.Is(err, kube.ErrRevisionGone) || errors.Is(err, kube.ErrUnreachable) ||
-		errors.Is(err, errSink) || kube.Code(err) == http.StatusUnauthorized
+	return ctx.Err() != nil || errors.Is(err, kube.ErrUnreachable) || errors.Is(err, errSink) || kube.Code(err) == http.StatusUnauthorized
+}
+
+// lost says that an error ends the backup, or the pinned revision at which was asked. Where no revision was asked for, a server that answers as if it had
+// gone speaks of its own resource only.
+func lost(ctx context.Context, err error) bool {
+	return fatal(ctx, err) || errors.Is(err, kube.ErrRevisionGone)
 }
 
 // errSink marks errors of the archive: no resource is to blame for them.

@@ -20,6 +20,7 @@ type target struct {
 	revision uint64 // when it was probed
 	expected int64  // objects, by the server's own count; 0 where it gives none
 	alone    bool   // not of the pinned revision
+	again    bool   // read alone for the second time
 	empty    bool   // proven to have no objects at the pinned revision
 	err      error  // of the reading of its revision
 
