@@ -251,17 +251,12 @@ func (c *candidate) skipped() {
 	c.target.remarks.add(SeveritySkipped, onItem(c.ref, ReasonExcludedByLabel, "the object has the label %s=true", excludeLabel))
 }
 
-// take writes one object.
+// take writes one object. What is wrong with it ends no list.
 func (r *reading) take(ctx context.Context, c *candidate) error {
 	t := c.target
 	if t.section == nil {
-		s, err := r.sink.section(archive.SectionOptions{Group: t.res.Group, Version: t.res.Version, Resource: t.res.Resource, Sorted: !t.unsorted})
-		if err != nil {
-			return fmt.Errorf("%w: %s: %w", errSink, t.name(), err)
-		}
-		t.section, t.opened = s, s
-		if t.alone && t.take == selection.TakeRelated {
-			t.remarks.note(aloneNote, t.name(), r.revision)
+		if err := r.openSection(t); err != nil {
+			return err
 		}
 	}
 	err := t.section.Add(ctx, row(c), c.raw)
@@ -271,6 +266,9 @@ func (r *reading) take(ctx context.Context, c *candidate) error {
 	case errors.Is(err, archive.ErrDuplicate):
 		t.remarks.add(SeverityError, onItem(c.ref, ReasonUnreadable, "the server gave the object twice in one list; the first is archived"))
 		return nil
+	case errors.Is(err, archive.ErrInvalid):
+		t.remarks.add(SeverityError, onItem(c.ref, ReasonUnreadable, "%v", err))
+		return nil
 	case errors.Is(err, archive.ErrTooLarge):
 		t.remarks.add(SeverityError, onItem(c.ref, ReasonTooLarge, "the object has %d bytes: %v", len(c.raw), err))
 		return nil
@@ -278,6 +276,28 @@ func (r *reading) take(ctx context.Context, c *candidate) error {
 		return fmt.Errorf("%w: %s: %w", errSink, c.ref, err)
 	}
 	t.items++
+	r.taken(c)
+	return nil
+}
+
+func (r *reading) openSection(t *target) error {
+	s, err := r.sink.section(archive.SectionOptions{Group: t.res.Group, Version: t.res.Version, Resource: t.res.Resource, Sorted: !t.unsorted})
+	switch {
+	case errors.Is(err, archive.ErrInvalid):
+		return err // of this resource alone: an archive has no place for what its server calls it
+	case err != nil:
+		return fmt.Errorf("%w: %s: %w", errSink, t.name(), err)
+	}
+	t.section, t.opened = s, s
+	if t.alone && t.take == selection.TakeRelated {
+		t.remarks.note(aloneNote, t.name(), r.revision)
+	}
+	return nil
+}
+
+// taken looks at what was archived for what else follows from it.
+func (r *reading) taken(c *candidate) {
+	t := c.target
 	if c.ref.Group == "" && c.ref.Resource == "persistentvolumeclaims" {
 		if err := r.claims.add(c.raw); err != nil {
 			t.remarks.add(SeverityError, onItem(c.ref, ReasonUnreadable, "%v", err))
@@ -286,7 +306,9 @@ func (r *reading) take(ctx context.Context, c *candidate) error {
 	if c.head.Deleting && c.ref.Group == "" && c.ref.Resource == "namespaces" {
 		t.remarks.add(SeverityWarning, onItem(c.ref, ReasonTerminating, "the namespace is being deleted: the archive holds what was left of it"))
 	}
-	return r.note(c)
+	if err := r.note(c); err != nil {
+		t.remarks.add(SeverityError, onItem(c.ref, ReasonUnreadable, "it is archived, but what it needs is not known: %v", err))
+	}
 }
 
 func row(c *candidate) archive.Row {
