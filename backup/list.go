@@ -97,14 +97,14 @@ func (r *reading) mayGrow(t *target) bool {
 func (r *reading) collect(ctx context.Context, t *target) error {
 	if t.err != nil {
 		t.failed = true
-		r.remarks.add(SeverityError, listFailure(t, "", t.err))
+		t.remarks.add(SeverityError, listFailure(t, "", t.err))
 		return nil //nolint:nilerr // it is in the report; the backup goes on
 	}
 	if t.empty {
 		return nil
 	}
 	if t.alone {
-		r.remarks.note("%s have a history of their own and were read by themselves, not at revision %s", t.name(), r.revision)
+		t.remarks.note(aloneNote, t.name(), r.revision)
 		t.unsorted = true
 	}
 	for {
@@ -112,24 +112,37 @@ func (r *reading) collect(ctx context.Context, t *target) error {
 		var moved *kube.RevisionError
 		switch {
 		case errors.Is(err, archive.ErrOutOfOrder) && !t.unsorted:
+			t.drop()
 			t.unsorted = true
 		case errors.As(err, &moved) && !t.alone:
+			t.drop()
 			t.alone, t.unsorted = true, true
-			r.remarks.note("%s: asked for revision %s the server answered with %s, so they were read by themselves", t.name(), moved.Want, moved.Got)
+			t.remarks.note("%s: asked for revision %s the server answered with %s, so they were read by themselves", t.name(), moved.Want, moved.Got)
+		case t.expired(err):
+			t.drop()
+			t.again = true
+			t.remarks.note(aloneNote, t.name(), r.revision)
 		default:
 			return err
 		}
-		t.drop()
 	}
 }
 
-// drop forgets what was read of the target.
+const aloneNote = "%s have a history of their own and were read by themselves, not at revision %s"
+
+// expired says that a target which is read alone is to be read once more: its server forgot the list between two pages.
+func (t *target) expired(err error) bool {
+	return t.alone && !t.again && errors.Is(err, kube.ErrRevisionGone)
+}
+
+// drop forgets what was read of the target, and what was said of it.
 func (t *target) drop() {
 	if t.opened != nil {
 		t.opened.Abort()
 	}
 	t.section, t.opened, t.items, t.failed = nil, nil, 0, false
 	clear(t.taken)
+	t.remarks.forget()
 }
 
 func (r *reading) collectParts(ctx context.Context, t *target) error {
@@ -139,21 +152,24 @@ func (r *reading) collectParts(ctx context.Context, t *target) error {
 		err := r.readPart(ctx, t, p.request, func(c *candidate) (bool, error) { return r.matches(ctx, c) })
 		switch {
 		case err == nil:
-		case endsReading(ctx, err):
+		case endsReading(ctx, t, err), t.expired(err):
 			return err
 		default:
 			failures++
 			t.failed = failures == len(parts)
-			r.remarks.add(SeverityError, r.partFailure(t, p, err))
+			t.remarks.add(SeverityError, r.partFailure(t, p, err))
 		}
 	}
 	return nil
 }
 
 // endsReading says that an error is not one of a single list.
-func endsReading(ctx context.Context, err error) bool {
+func endsReading(ctx context.Context, t *target, err error) bool {
+	if t.alone {
+		return fatal(ctx, err)
+	}
 	var moved *kube.RevisionError
-	return fatal(ctx, err) || errors.Is(err, archive.ErrOutOfOrder) || errors.As(err, &moved)
+	return lost(ctx, err) || errors.Is(err, archive.ErrOutOfOrder) || errors.As(err, &moved)
 }
 
 func (r *reading) partFailure(t *target, p part, err error) archive.Remark {
@@ -192,7 +208,7 @@ func (r *reading) readPart(ctx context.Context, t *target, req kube.ListRequest,
 			err = errors.New("it has no name")
 		}
 		if err != nil {
-			r.remarks.add(SeverityError, onResource(t, head.Namespace, ReasonUnreadable, "object %q: %v", head.Name, err))
+			t.remarks.add(SeverityError, onResource(t, head.Namespace, ReasonUnreadable, "object %q: %v", head.Name, err))
 			return nil
 		}
 		c.head = head
@@ -216,7 +232,7 @@ func (r *reading) matches(ctx context.Context, c *candidate) (bool, error) {
 	case selection.Out:
 		return false, nil
 	case selection.OutByLabel:
-		r.skipped(c)
+		c.skipped()
 		return false, nil
 	case selection.In:
 	}
@@ -225,49 +241,74 @@ func (r *reading) matches(ctx context.Context, c *candidate) (bool, error) {
 	}
 	yes, err := r.matcher.Object(ctx, c.raw)
 	if err != nil && ctx.Err() == nil {
-		r.remarks.add(SeverityError, onItem(c.ref, ReasonExpressionFailed, "%v", err))
+		c.target.remarks.add(SeverityError, onItem(c.ref, ReasonExpressionFailed, "%v", err))
 		return false, nil
 	}
 	return yes, err
 }
 
-func (r *reading) skipped(c *candidate) {
-	r.remarks.add(SeveritySkipped, onItem(c.ref, ReasonExcludedByLabel, "the object has the label %s=true", excludeLabel))
+func (c *candidate) skipped() {
+	c.target.remarks.add(SeveritySkipped, onItem(c.ref, ReasonExcludedByLabel, "the object has the label %s=true", excludeLabel))
 }
 
-// take writes one object.
+// take writes one object. What is wrong with it ends no list.
 func (r *reading) take(ctx context.Context, c *candidate) error {
 	t := c.target
 	if t.section == nil {
-		s, err := r.sink.section(archive.SectionOptions{Group: t.res.Group, Version: t.res.Version, Resource: t.res.Resource, Sorted: !t.unsorted})
-		if err != nil {
-			return fmt.Errorf("%w: %s: %w", errSink, t.name(), err)
+		if err := r.openSection(t); err != nil {
+			return err
 		}
-		t.section, t.opened = s, s
 	}
 	err := t.section.Add(ctx, row(c), c.raw)
 	switch {
 	case errors.Is(err, archive.ErrOutOfOrder):
 		return err
 	case errors.Is(err, archive.ErrDuplicate):
-		r.remarks.add(SeverityError, onItem(c.ref, ReasonUnreadable, "the server gave the object twice in one list; the first is archived"))
+		t.remarks.add(SeverityError, onItem(c.ref, ReasonUnreadable, "the server gave the object twice in one list; the first is archived"))
+		return nil
+	case errors.Is(err, archive.ErrInvalid):
+		t.remarks.add(SeverityError, onItem(c.ref, ReasonUnreadable, "%v", err))
 		return nil
 	case errors.Is(err, archive.ErrTooLarge):
-		r.remarks.add(SeverityError, onItem(c.ref, ReasonTooLarge, "the object has %d bytes: %v", len(c.raw), err))
+		t.remarks.add(SeverityError, onItem(c.ref, ReasonTooLarge, "the object has %d bytes: %v", len(c.raw), err))
 		return nil
 	case err != nil:
 		return fmt.Errorf("%w: %s: %w", errSink, c.ref, err)
 	}
 	t.items++
+	r.taken(c)
+	return nil
+}
+
+func (r *reading) openSection(t *target) error {
+	s, err := r.sink.section(archive.SectionOptions{Group: t.res.Group, Version: t.res.Version, Resource: t.res.Resource, Sorted: !t.unsorted})
+	switch {
+	case errors.Is(err, archive.ErrInvalid):
+		return err // of this resource alone: an archive has no place for what its server calls it
+	case err != nil:
+		return fmt.Errorf("%w: %s: %w", errSink, t.name(), err)
+	}
+	t.section, t.opened = s, s
+	if t.alone && t.take == selection.TakeRelated {
+		t.remarks.note(aloneNote, t.name(), r.revision)
+	}
+	return nil
+}
+
+// taken looks at what was archived for what else follows from it.
+func (r *reading) taken(c *candidate) {
+	t := c.target
 	if c.ref.Group == "" && c.ref.Resource == "persistentvolumeclaims" {
 		if err := r.claims.add(c.raw); err != nil {
-			r.remarks.add(SeverityError, onItem(c.ref, ReasonUnreadable, "%v", err))
+			t.remarks.add(SeverityError, onItem(c.ref, ReasonUnreadable, "%v", err))
 		}
 	}
 	if c.head.Deleting && c.ref.Group == "" && c.ref.Resource == "namespaces" {
-		r.remarks.add(SeverityWarning, onItem(c.ref, ReasonTerminating, "the namespace is being deleted: the archive holds what was left of it"))
+		t.remarks.add(SeverityWarning, onItem(c.ref, ReasonTerminating, "the namespace is being deleted: the archive holds what was left of it"))
 	}
-	return r.note(c)
+	if err := r.note(c); err != nil {
+		t.remarks.add(SeverityError, onItem(c.ref, ReasonUnreadable, "it is archived, but what it needs is not known: %v", err))
+	}
 }
 
 func row(c *candidate) archive.Row {
@@ -302,7 +343,7 @@ func (r *reading) checkNamespaces(ctx context.Context) error {
 			found[head.Name] = true
 			return err
 		})
-		if err != nil && fatal(ctx, err) {
+		if err != nil && lost(ctx, err) {
 			return err
 		}
 		if err != nil {

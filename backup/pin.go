@@ -3,6 +3,7 @@ package backup
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -122,7 +123,8 @@ func (r *reading) probeInTurn(ctx context.Context, t *target, turn *turnstile, w
 	revision, err := r.probe(ctx, t)
 	if err != nil {
 		t.err = err
-		if fatal(ctx, err) {
+		// No revision was asked for. That it is gone (410) says the server of this resource alone; that it is not there yet says one that is too slow.
+		if fatal(ctx, err) || errors.Is(err, kube.ErrRevisionGone) && kube.Code(err) != http.StatusGone {
 			return err
 		}
 		return nil

@@ -147,7 +147,7 @@ func TestOtherHistory(t *testing.T) {
 	c := testbed.SharedCluster(t, versions[1])
 	for name, revision := range map[string]string{"before the bracket": "3", "behind the bracket": "4000000000", "no number": "x"} {
 		t.Run(name, func(t *testing.T) {
-			s, r := readInto(t, strangerClient(t, c.Kedge(t), func(req *http.Request, exact bool, next http.RoundTripper) (*http.Response, error) {
+			s, r := readInto(t, strangerClient(t, c.Kedge(t), "/api/v1/serviceaccounts", func(req *http.Request, exact bool, next http.RoundTripper) (*http.Response, error) {
 				if exact {
 					return status(http.StatusGone, map[string]any{"reason": "Expired", "message": "not of this history"}), nil
 				}
@@ -157,7 +157,7 @@ func TestOtherHistory(t *testing.T) {
 		})
 	}
 	t.Run("behind the bracket, and answering", func(t *testing.T) {
-		s, r := readInto(t, strangerClient(t, c.Kedge(t), func(req *http.Request, exact bool, next http.RoundTripper) (*http.Response, error) {
+		s, r := readInto(t, strangerClient(t, c.Kedge(t), "/api/v1/serviceaccounts", func(req *http.Request, exact bool, next http.RoundTripper) (*http.Response, error) {
 			if exact {
 				return next.RoundTrip(req)
 			}
@@ -166,7 +166,7 @@ func TestOtherHistory(t *testing.T) {
 		checkAlone(t, s, r)
 	})
 	t.Run("a page of another revision", func(t *testing.T) {
-		s, r := readInto(t, strangerClient(t, c.Kedge(t), func(req *http.Request, exact bool, next http.RoundTripper) (*http.Response, error) {
+		s, r := readInto(t, strangerClient(t, c.Kedge(t), "/api/v1/serviceaccounts", func(req *http.Request, exact bool, next http.RoundTripper) (*http.Response, error) {
 			if exact {
 				return rewriteRevision("3")(next.RoundTrip(req))
 			}
@@ -174,19 +174,97 @@ func TestOtherHistory(t *testing.T) {
 		}), v1alpha1.BackupSpec{})
 		checkAlone(t, s, r)
 	})
+	for name, exactly := range map[string]func(req *http.Request, next http.RoundTripper) (*http.Response, error){
+		"the first reading was refused": func(*http.Request, http.RoundTripper) (*http.Response, error) {
+			return status(http.StatusForbidden, map[string]any{"reason": "Forbidden", "message": "not at this revision"}), nil
+		},
+		"the first reading was broken": func(req *http.Request, next http.RoundTripper) (*http.Response, error) {
+			resp, err := rewriteRevision("3")(next.RoundTrip(req))
+			return rewrite(`"name":"default"`, `"name":""`)(resp, err)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, r := readInto(t, strangerClient(t, c.Kedge(t), "/api/v1/serviceaccounts", func(req *http.Request, exact bool, next http.RoundTripper) (*http.Response, error) {
+				if exact {
+					return exactly(req, next)
+				}
+				return rewriteRevision("4000000000")(next.RoundTrip(req))
+			}), v1alpha1.BackupSpec{})
+			checkAlone(t, s, r)
+		})
+	}
 }
 
-// strangerClient is a client for which the service accounts answer otherwise.
-func strangerClient(t *testing.T, cfg *rest.Config, answer func(req *http.Request, exact bool, next http.RoundTripper) (*http.Response, error)) *kube.Client {
+// TestForgetfulStranger has a resource with a history of its own whose server forgets a list between two pages, once, or whenever it is asked. It costs
+// the resource at the most, and never the pin.
+func TestForgetfulStranger(t *testing.T) {
+	gone := func() *http.Response {
+		return status(http.StatusGone, map[string]any{"reason": "Expired", "message": "The provided continue parameter is too old"})
+	}
+	const accounts, bindings = "serviceaccounts", "clusterrolebindings.rbac.authorization.k8s.io"
+	related := v1alpha1.Selection{IncludedNamespaces: []string{"kube-system"}, IncludedResources: []string{accounts}}
+	for name, c := range map[string]struct {
+		path, resource string
+		sel            v1alpha1.Selection
+		probes         bool  // they are refused too
+		refused        int32 // lists
+		failed         bool
+	}{
+		"once":                       {"/api/v1/serviceaccounts", accounts, v1alpha1.Selection{}, false, 1, false},
+		"always":                     {"/api/v1/serviceaccounts", accounts, v1alpha1.Selection{}, false, 100, true},
+		"at the probe":               {"/api/v1/serviceaccounts", accounts, v1alpha1.Selection{}, true, 100, true},
+		"of related objects":         {"/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", bindings, related, false, 1, false},
+		"of related objects, always": {"/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", bindings, related, false, 100, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cluster := testbed.SharedCluster(t, versions[1])
+			var pins, lists atomic.Int32
+			cfg := cluster.Kedge(t)
+			cfg.WrapTransport = func(next http.RoundTripper) http.RoundTripper {
+				return roundTripper(func(req *http.Request) (*http.Response, error) {
+					if req.URL.Path == "/version" {
+						pins.Add(1)
+					}
+					return next.RoundTrip(req)
+				})
+			}
+			client := strangerClient(t, cfg, c.path, func(req *http.Request, exact bool, next http.RoundTripper) (*http.Response, error) {
+				probe := req.URL.Query().Get("limit") == "1"
+				if exact || probe && c.probes || !probe && lists.Add(1) <= c.refused {
+					return gone(), nil
+				}
+				return rewriteRevision("4000000000")(next.RoundTrip(req))
+			})
+			s, r := readInto(t, client, v1alpha1.BackupSpec{Selection: c.sel})
+			report := r.report()
+			if pins.Load() != 1 || len(s.items()) == 0 {
+				t.Errorf("discovered %d times, %d items", pins.Load(), len(s.items()))
+			}
+			if !c.failed {
+				told := strings.Count(strings.Join(report.Notes, "\n"), c.resource+" have a history of their own")
+				if len(report.Errors) > 0 || told != 1 {
+					t.Errorf("%+v", report)
+				}
+				return
+			}
+			if got := remarkOf(report.Errors, c.resource, ReasonListFailed); len(report.Errors) != 1 || !strings.Contains(got, "continue parameter is too old") {
+				t.Errorf("%+v", report)
+			}
+		})
+	}
+}
+
+// strangerClient is a client for which the lists of one resource answer otherwise.
+func strangerClient(t *testing.T, cfg *rest.Config, path string, answer func(req *http.Request, exact bool, next http.RoundTripper) (*http.Response, error)) *kube.Client {
 	t.Helper()
-	cfg.WrapTransport = func(next http.RoundTripper) http.RoundTripper {
+	cfg.Wrap(func(next http.RoundTripper) http.RoundTripper {
 		return roundTripper(func(req *http.Request) (*http.Response, error) {
-			if req.URL.Path != "/api/v1/serviceaccounts" {
+			if req.URL.Path != path {
 				return next.RoundTrip(req)
 			}
 			return answer(req, req.URL.Query().Get("resourceVersionMatch") == "Exact", next)
 		})
-	}
+	})
 	client, err := kube.New(cfg, kube.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -204,6 +282,20 @@ func checkAlone(t *testing.T, s *memorySink, r *reading) {
 
 // rewriteRevision changes the revision that a list says it is of.
 func rewriteRevision(revision string) func(*http.Response, error) (*http.Response, error) {
+	return change(func(body []byte) []byte {
+		head, rest, _ := bytes.Cut(body, []byte(`"metadata":{"resourceVersion":"`))
+		_, rest, _ = bytes.Cut(rest, []byte(`"`))
+		return append(append(bytes.Clone(head), `"metadata":{"resourceVersion":"`+revision+`"`...), rest...)
+	})
+}
+
+// rewrite replaces a text wherever it stands in an answer.
+func rewrite(old, text string) func(*http.Response, error) (*http.Response, error) {
+	return change(func(body []byte) []byte { return bytes.ReplaceAll(body, []byte(old), []byte(text)) })
+}
+
+// change gives an answer another body.
+func change(edit func([]byte) []byte) func(*http.Response, error) (*http.Response, error) {
 	return func(resp *http.Response, err error) (*http.Response, error) {
 		if err != nil {
 			return nil, err
@@ -213,9 +305,7 @@ func rewriteRevision(revision string) func(*http.Response, error) (*http.Respons
 		if err != nil {
 			return nil, err
 		}
-		head, rest, _ := bytes.Cut(body, []byte(`"metadata":{"resourceVersion":"`))
-		_, rest, _ = bytes.Cut(rest, []byte(`"`))
-		body = append(append(bytes.Clone(head), `"metadata":{"resourceVersion":"`+revision+`"`...), rest...)
+		body = edit(body)
 		resp.Body = io.NopCloser(bytes.NewReader(body))
 		resp.ContentLength = int64(len(body))
 		return resp, nil

@@ -161,10 +161,27 @@ func (r *reading) misspelt() string {
 	for _, p := range r.matcher.Unmatched(r.discovery.Resources) {
 		words = append(words, fmt.Sprintf("%s: %q", p.Field, p.Pattern))
 	}
-	if len(words) == 0 {
-		return ""
+	text := ""
+	if len(words) > 0 {
+		text = " (" + strings.Join(words, ", ") + ")"
 	}
-	return " (" + strings.Join(words, ", ") + ")"
+	if away := r.away(); len(away) > 0 {
+		text += "; what is in " + strings.Join(away, ", ") + " is not known, as nobody answers for it"
+	}
+	return text
+}
+
+// away gives the group versions that do not answer and may have something that was asked for, sorted.
+func (r *reading) away() []string {
+	var out []string
+	for gv := range r.discovery.Failed {
+		group, _ := splitGroupVersion(gv)
+		if !virtualGroups[group] && r.matcher.Group(group, r.discovery.Resources) {
+			out = append(out, gv)
+		}
+	}
+	slices.Sort(out)
+	return out
 }
 
 func (r *reading) discoverOnce(ctx context.Context) error {
@@ -207,7 +224,7 @@ func (r *reading) readDefinitions(ctx context.Context) error {
 	case err == nil:
 		r.anchor = anchor{path: res.Path("", ""), revision: meta.ResourceVersion}
 		return nil
-	case fatal(ctx, err):
+	case lost(ctx, err): // the revision that is about to be pinned
 		return err
 	}
 	r.anchor = anchor{}
@@ -232,7 +249,7 @@ func (r *reading) missing() []string {
 func (r *reading) failedGroups() {
 	for gv, err := range r.discovery.Failed {
 		group, version := splitGroupVersion(gv)
-		if !r.matcher.Group(group) {
+		if !r.matcher.Group(group, r.discovery.Resources) {
 			continue
 		}
 		if virtualGroups[group] {
@@ -243,6 +260,11 @@ func (r *reading) failedGroups() {
 		if m.Reason == ReasonListFailed {
 			m.Reason = ReasonUnavailable
 			m.Message += ": repair the service behind the API, or delete APIService " + version + "." + group + " if it is a left-over"
+		}
+		for _, p := range r.matcher.Unmatched(r.discovery.Resources) {
+			if p.MayBeIn(group) {
+				m.Message += fmt.Sprintf("; %s: %q may be one of its resources", p.Field, p.Pattern)
+			}
 		}
 		r.remarks.add(SeverityError, m)
 	}
@@ -296,7 +318,7 @@ func (r *reading) closeSection(ctx context.Context, t *target) error {
 	case errors.Is(err, archive.ErrDuplicate):
 		s.Abort()
 		t.items, t.failed = 0, true
-		r.remarks.add(SeverityError, onResource(t, "", ReasonListFailed, "the server gave an object twice in one list: %v", err))
+		t.remarks.add(SeverityError, onResource(t, "", ReasonListFailed, "the server gave an object twice in one list: %v", err))
 		return nil
 	}
 	return fmt.Errorf("%w: %s: %w", errSink, t.name(), err)

@@ -134,6 +134,9 @@ func (r *reading) related(ctx context.Context) error {
 	if !r.needs.on {
 		return nil
 	}
+	for _, t := range r.targets {
+		t.alone = t.alone || t.revision > r.bracket.high
+	}
 	if err := r.pointingBack(ctx); err != nil {
 		return err
 	}
@@ -218,9 +221,8 @@ func (r *reading) fetchPart(ctx context.Context, t *target, req kube.ListRequest
 	if t.failed || t.empty {
 		return nil
 	}
-	err := t.err
-	if err == nil {
-		err = r.readPart(ctx, t, req, func(c *candidate) (bool, error) {
+	read := func() error {
+		return r.readPart(ctx, t, req, func(c *candidate) (bool, error) {
 			if t.taken[c.ref.Name] {
 				return false, nil
 			}
@@ -229,13 +231,21 @@ func (r *reading) fetchPart(ctx context.Context, t *target, req kube.ListRequest
 				return false, err
 			}
 			if c.head.Labels[excludeLabel] == "true" {
-				r.skipped(c)
+				c.skipped()
 				return false, nil
 			}
 			return true, nil
 		})
 	}
-	if err == nil || endsReading(ctx, err) {
+	err := t.err
+	if err == nil {
+		err = read()
+	}
+	if t.expired(err) {
+		t.again = true
+		err = read() // what was taken is not taken again
+	}
+	if err == nil || endsReading(ctx, t, err) {
 		return err
 	}
 	t.failed = true
@@ -245,6 +255,6 @@ func (r *reading) fetchPart(ctx context.Context, t *target, req kube.ListRequest
 	}
 	m := listFailure(t, "", err)
 	m.Message = fmt.Sprintf("selected objects may need some of these: %s; or set includeClusterResources to false", m.Message)
-	r.remarks.add(severity, m)
+	t.remarks.add(severity, m)
 	return nil
 }

@@ -201,3 +201,30 @@ func TestRelated(t *testing.T) {
 		}
 	})
 }
+
+// TestExcludedOnce: an object with the exclude label that two lists show is told of once.
+func TestExcludedOnce(t *testing.T) {
+	onEach(t, func(t *testing.T, c *testbed.Cluster) {
+		apply(t, c, `
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: once, namespace: default}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: once, labels: {kedge.dev/exclude-from-backup: "true"}}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: view}
+subjects: [{kind: ServiceAccount, name: once, namespace: default}]
+`)
+		_, r := readInto(t, newClient(t, c), v1alpha1.BackupSpec{Selection: v1alpha1.Selection{IncludedResources: []string{"serviceaccounts", "clusterrolebindings"}}})
+		told := 0
+		for _, m := range r.report().Skipped {
+			if m.Ref.Name == "once" {
+				told++
+			}
+		}
+		if told != 1 {
+			t.Errorf("told %d times: %+v", told, r.report().Skipped)
+		}
+	})
+}

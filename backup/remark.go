@@ -49,11 +49,21 @@ type remarks struct {
 	mu    sync.Mutex
 	notes []string
 	list  []judged
+	parts []*remarks
 }
 
 type judged struct {
 	severity Severity
 	archive.Remark
+}
+
+// part gives remarks that can be forgotten without the others.
+func (r *remarks) part() *remarks {
+	p := &remarks{}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.parts = append(r.parts, p)
+	return p
 }
 
 func (r *remarks) add(s Severity, m archive.Remark) {
@@ -68,16 +78,37 @@ func (r *remarks) note(format string, args ...any) {
 	r.notes = append(r.notes, fmt.Sprintf(format, args...))
 }
 
-// report sorts the remarks, so that equal clusters give equal reports.
-func (r *remarks) report() archive.Report {
+// forget drops what was said.
+func (r *remarks) forget() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	slices.SortStableFunc(r.list, func(a, b judged) int {
+	r.notes, r.list = nil, nil
+}
+
+// all gives what was said here and in the parts.
+func (r *remarks) all() (notes []string, list []judged) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	notes, list = slices.Clone(r.notes), slices.Clone(r.list)
+	for _, p := range r.parts {
+		moreNotes, more := p.all()
+		notes, list = append(notes, moreNotes...), append(list, more...)
+	}
+	return notes, list
+}
+
+// report sorts the remarks, so that equal clusters give equal reports. What was said twice of an object, as it was met in two lists, is said once.
+func (r *remarks) report() archive.Report {
+	notes, list := r.all()
+	slices.SortStableFunc(list, func(a, b judged) int {
 		return cmp.Or(cmp.Compare(a.Resource, b.Resource), cmp.Compare(refKey(a.Ref), refKey(b.Ref)), cmp.Compare(a.Reason, b.Reason), cmp.Compare(a.Message, b.Message))
 	})
-	slices.Sort(r.notes)
-	out := archive.Report{Notes: r.notes}
-	for _, m := range r.list {
+	list = slices.CompactFunc(list, func(a, b judged) bool {
+		return a.Ref != nil && b.Ref != nil && *a.Ref == *b.Ref && a.severity == b.severity && a.Reason == b.Reason && a.Message == b.Message
+	})
+	slices.Sort(notes)
+	out := archive.Report{Notes: notes}
+	for _, m := range list {
 		switch m.severity {
 		case SeverityError:
 			out.Errors = append(out.Errors, m.Remark)
@@ -127,10 +158,15 @@ func onItem(ref plugins.Ref, reason, format string, args ...any) archive.Remark 
 	return archive.Remark{Ref: &ref, Resource: ref.GroupResource(), Reason: reason, Message: fmt.Sprintf(format, args...)}
 }
 
-// fatal tells errors that end a backup, or its pinned revision, from those that concern one resource.
+// fatal tells errors that end a backup from those that concern one resource.
 func fatal(ctx context.Context, err error) bool {
-	return ctx.Err() != nil || errors.Is(err, kube.ErrRevisionGone) || errors.Is(err, kube.ErrUnreachable) ||
-		errors.Is(err, errSink) || kube.Code(err) == http.StatusUnauthorized
+	return ctx.Err() != nil || errors.Is(err, kube.ErrUnreachable) || errors.Is(err, errSink) || kube.Code(err) == http.StatusUnauthorized
+}
+
+// lost says that an error ends the backup, or the pinned revision at which was asked. Where no revision was asked for, a server that answers as if it had
+// gone speaks of its own resource only.
+func lost(ctx context.Context, err error) bool {
+	return fatal(ctx, err) || errors.Is(err, kube.ErrRevisionGone)
 }
 
 // errSink marks errors of the archive: no resource is to blame for them.

@@ -192,3 +192,63 @@ func TestExpressionFailures(t *testing.T) {
 		t.Errorf("%d told, %+v", told, preview)
 	}
 }
+
+// TestOddNames has a server give names that an archive cannot hold: of objects, of a namespace, of a resource. They are named, and the rest is there.
+func TestOddNames(t *testing.T) {
+	c := testbed.SharedCluster(t, versions[1])
+	answers := map[string]func(*http.Response, error) (*http.Response, error){
+		"/api/v1/serviceaccounts":                         rewrite(`"name":"default","namespace":"kube-node-lease"`, `"name":"de/fault","namespace":"kube-node-lease"`),
+		"/apis/rbac.authorization.k8s.io/v1/rolebindings": rewrite(`"namespace":"kube-public"`, `"namespace":".."`),
+		"/apis": rewrite(`"resource":"flowschemas"`, `"resource":"flow\nschemas"`),
+	}
+	cfg := c.Kedge(t)
+	cfg.Wrap(func(next http.RoundTripper) http.RoundTripper {
+		return roundTripper(func(req *http.Request) (*http.Response, error) {
+			if strings.Contains(req.URL.Path, "flow\nschemas") {
+				req = req.Clone(req.Context())
+				req.URL.Path, req.URL.RawPath = strings.Replace(req.URL.Path, "flow\nschemas", "flowschemas", 1), ""
+			}
+			resp, err := next.RoundTrip(req)
+			if answer := answers[req.URL.Path]; answer != nil {
+				return answer(resp, err)
+			}
+			return resp, err
+		})
+	})
+	client, err := kube.New(cfg, kube.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := newVault(t)
+	var unreadable, lists []string
+	e := newEngine(t, client, v)
+	e.Events.Remark = func(s Severity, m archive.Remark) {
+		switch {
+		case s == SeverityError && m.Reason == ReasonUnreadable && m.Ref != nil:
+			unreadable = append(unreadable, m.Ref.GroupResource()+" "+m.Ref.Namespace+" "+m.Ref.Name)
+		case s == SeverityError:
+			lists = append(lists, m.Resource+" "+m.Reason)
+		}
+	}
+	record, err := e.Run(t.Context(), Request{Name: "odd", UID: uidA})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"rolebindings.rbac.authorization.k8s.io .. system:controller:bootstrap-signer", "serviceaccounts kube-node-lease de/fault"}
+	if !slices.Equal(unreadable, want) || !slices.Equal(lists, []string{"flow\nschemas.flowcontrol.apiserver.k8s.io ListFailed"}) || record.Phase != v1alpha1.PhasePartiallyFailed {
+		t.Errorf("unreadable %q, lists %q, %s", unreadable, lists, record.Phase)
+	}
+	held := 0
+	err = v.open(t, "odd").Rows(t.Context(), func(*archive.Frame) bool { return true }, func(_ int, row archive.Row) error {
+		if row.Resource == "serviceaccounts" || row.Resource == "rolebindings" {
+			held++
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if held < 4 {
+		t.Errorf("%d of the objects beside them are held", held)
+	}
+}

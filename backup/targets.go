@@ -20,6 +20,7 @@ type target struct {
 	revision uint64 // when it was probed
 	expected int64  // objects, by the server's own count; 0 where it gives none
 	alone    bool   // not of the pinned revision
+	again    bool   // read alone for the second time
 	empty    bool   // proven to have no objects at the pinned revision
 	err      error  // of the reading of its revision
 
@@ -30,6 +31,7 @@ type target struct {
 	looked   map[string]bool // names that were looked for because something needs them
 	items    int
 	failed   bool
+	remarks  *remarks // on what was read of it
 }
 
 // name is what remarks call the target.
@@ -61,16 +63,13 @@ func persisted(r kube.Resource) bool { return r.Can("list", "get", "create") }
 
 // chooseTargets picks what is read: of each resource one version, and the versions that were asked for beside it.
 func (r *reading) chooseTargets() {
-	served := map[string]bool{}
-	for _, res := range r.discovery.Resources {
-		served[res.GroupResource()] = true
-	}
+	takes := r.takes()
 	for _, res := range r.discovery.Resources {
 		if !res.Preferred {
 			continue
 		}
 		gr := res.GroupResource()
-		take := r.matcher.Resource(res)
+		take := takes[gr]
 		if take == selection.TakeNone {
 			continue
 		}
@@ -80,17 +79,53 @@ func (r *reading) chooseTargets() {
 			}
 			continue
 		}
-		if twin := servedTwice[gr]; twin != "" && served[twin] {
-			r.remarks.note("%s are archived as %s, which are the same objects", gr, twin)
+		if twin, ok := r.twin(gr); ok {
+			if takes[twin.GroupResource()] == selection.TakeNone {
+				r.remarks.note("%s are not archived: they are the same objects as %s, which the selection excludes", gr, twin.GroupResource())
+			} else {
+				r.remarks.note("%s are archived as %s, which are the same objects", gr, twin.GroupResource())
+			}
 			continue
 		}
 		main := r.mainVersion(res)
-		r.targets = append(r.targets, &target{res: main, take: take, unsorted: !res.Namespaced && r.matcher.AlsoRelated()})
+		r.addTarget(target{res: main, take: take})
 		r.alsoTargets(main, take)
 	}
 	slices.SortFunc(r.targets, func(a, b *target) int {
 		return cmp.Or(cmp.Compare(a.res.Resource, b.res.Resource), cmp.Compare(a.res.Group, b.res.Group), cmp.Compare(a.res.Version, b.res.Version))
 	})
+}
+
+func (r *reading) addTarget(t target) {
+	t.unsorted = !t.res.Namespaced && r.matcher.AlsoRelated()
+	t.remarks = r.remarks.part()
+	r.targets = append(r.targets, &t)
+}
+
+// takes says how the objects of each resource are chosen, by its name. Those that are served twice are asked for by either name.
+func (r *reading) takes() map[string]selection.Take {
+	out := map[string]selection.Take{}
+	for _, res := range r.discovery.Resources {
+		if !res.Preferred {
+			continue
+		}
+		take := r.matcher.Resource(res)
+		if twin, ok := r.twin(res.GroupResource()); ok && persisted(res) && !r.matcher.Excluded(twin) {
+			out[twin.GroupResource()] = max(out[twin.GroupResource()], take)
+		}
+		out[res.GroupResource()] = max(out[res.GroupResource()], take)
+	}
+	return out
+}
+
+// twin gives the resource under which the objects of one that is served twice are archived, where the server has it.
+func (r *reading) twin(groupResource string) (kube.Resource, bool) {
+	name, group, _ := strings.Cut(servedTwice[groupResource], ".")
+	if name == "" {
+		return kube.Resource{}, false
+	}
+	twin, ok := r.discovery.Preferred(group, name)
+	return twin, ok && persisted(twin)
 }
 
 // mainVersion is the storage version of a custom resource, for any other would be a conversion that may lose fields or fail, and
@@ -128,7 +163,7 @@ func (r *reading) alsoTargets(main kube.Resource, take selection.Take) {
 		}
 		for _, pattern := range r.also {
 			if v.Matches(pattern) == kube.MatchVersion {
-				r.targets = append(r.targets, &target{res: v, take: take, also: true, unsorted: !v.Namespaced && r.matcher.AlsoRelated()})
+				r.addTarget(target{res: v, take: take, also: true})
 				break
 			}
 		}
@@ -150,7 +185,11 @@ func checkAlsoVersions(list []string) error {
 
 // unmatched remarks on words of the selection that stand for nothing here.
 func (r *reading) unmatched() {
+	away := r.away()
 	for _, p := range r.matcher.Unmatched(r.discovery.Resources) {
+		if slices.ContainsFunc(away, func(gv string) bool { group, _ := splitGroupVersion(gv); return p.MayBeIn(group) }) {
+			continue // the error about the group names it
+		}
 		r.remarks.add(SeverityWarning, archive.Remark{
 			Resource: p.Pattern, Reason: ReasonNoMatch,
 			Message: fmt.Sprintf("%s: the cluster has no resource %q", p.Field, p.Pattern),

@@ -2,6 +2,7 @@ package backup
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -37,6 +38,16 @@ func TestDeadAggregatedAPI(t *testing.T) {
 			_, r = readInto(t, client, v1alpha1.BackupSpec{Selection: v1alpha1.Selection{ExcludedResources: []string{"*.dead.example.com"}}})
 			if phase(r.report()) != v1alpha1.PhaseCompleted {
 				t.Errorf("%+v", r.report())
+			}
+			// A name that nobody else has may be one of the group's: whether it is archived is not known.
+			_, r = readInto(t, client, v1alpha1.BackupSpec{Selection: v1alpha1.Selection{IncludedResources: []string{"configmaps", "widgets"}}})
+			message = remarkOf(r.report().Errors, "*.dead.example.com", ReasonUnavailable)
+			if !strings.Contains(message, `spec.includedResources[1]: "widgets" may be one of its resources`) || remarkOf(r.report().Warnings, "widgets", ReasonNoMatch) != "" {
+				t.Errorf("%+v", r.report())
+			}
+			_, err := (&Engine{Kube: client}).Preview(t.Context(), Request{Spec: v1alpha1.BackupSpec{Selection: v1alpha1.Selection{IncludedResources: []string{"widgets"}, IncludeClusterResources: new(bool)}}})
+			if !errors.Is(err, ErrNothingRead) || !strings.Contains(err.Error(), "what is in dead.example.com/v1 is not known") {
+				t.Errorf("error %v", err)
 			}
 		})
 	}

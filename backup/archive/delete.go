@@ -43,20 +43,21 @@ func parseTombstone(raw []byte, uid string) (*tombstone, error) {
 
 // DeleteOptions say how a backup is deleted.
 type DeleteOptions struct {
-	// Force deletes also what is held.
+	// Force deletes also what is held, and what may be: a backup that cannot be read.
 	Force bool
 	Now   func() time.Time
 }
 
 // Delete removes a backup: a tombstone first, from when on readers refuse the backup, then its files, its record, and
-// the tombstone last. Whatever interrupts it, ResumeDeletions goes on. The error wraps ErrHeld where a hold stands, and
-// plugins.ErrRetained where the store protects an object still: the backup then stays in deletion until that ends.
+// the tombstone last. Whatever interrupts it, ResumeDeletions goes on. The error wraps ErrHeld where a hold stands,
+// ErrHoldUnknown where the entry cannot say whether one does, and plugins.ErrRetained where the store protects an object
+// still: the backup then stays in deletion until that ends.
 func (l *Location) Delete(ctx context.Context, e Entry, opts DeleteOptions) error {
 	if opts.Now == nil || !validName(e.Name) || !validUID(e.UID) {
 		return fmt.Errorf("delete backup %s: %w", e.ID(), ErrInvalid)
 	}
-	if e.Expiry != nil && e.Expiry.Hold && !opts.Force {
-		return fmt.Errorf("delete backup %s: %w: %s", e.ID(), ErrHeld, e.Expiry.Reason)
+	if err := e.refuseHeld(); err != nil && !opts.Force {
+		return fmt.Errorf("delete backup %s: %w", e.ID(), err)
 	}
 	t := tombstone{Layout: layoutVersion, Name: e.Name, UID: e.UID, At: opts.Now().UTC().Truncate(time.Second)}
 	doc, err := sealJSON(t)
@@ -68,6 +69,17 @@ func (l *Location) Delete(ctx context.Context, e Entry, opts DeleteOptions) erro
 	}
 	if err != nil {
 		return fmt.Errorf("delete backup %s: %w", e.ID(), err)
+	}
+	return nil
+}
+
+// refuseHeld gives what speaks against a deletion: a hold, or that nobody knows of one.
+func (e *Entry) refuseHeld() error {
+	switch {
+	case e.Err != nil:
+		return fmt.Errorf("%w: %w", ErrHoldUnknown, e.Err)
+	case e.Expiry != nil && e.Expiry.Hold:
+		return fmt.Errorf("%w: %s", ErrHeld, e.Expiry.Reason)
 	}
 	return nil
 }

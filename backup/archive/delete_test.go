@@ -174,6 +174,41 @@ func TestHoldAndExpiry(t *testing.T) {
 	}
 }
 
+// TestDeleteUnreadable: what cannot be read may be held, and goes by force alone.
+func TestDeleteUnreadable(t *testing.T) {
+	for what, damage := range map[string]func(*memory){
+		"record":  func(m *memory) { m.objects["backups/held/uid/backup.json"] = []byte("{") },
+		"expiry":  func(m *memory) { m.objects["backups/held/uid/expiry/1.json"] = []byte("{") },
+		"a store": func(m *memory) { m.before = denyExpiry },
+	} {
+		t.Run(what, func(t *testing.T) {
+			store := newMemory()
+			l, _ := location(t, store)
+			write(t, l, writeOptions(t, "held", "uid"), smallSample(1))
+			if err := l.SetExpiry(t.Context(), find(t, l, "held"), archive.Expiry{Hold: true, Reason: "audit", At: testNow}); err != nil {
+				t.Fatal(err)
+			}
+			damage(store)
+			before := store.keys("")
+			e := find(t, l, "held")
+			err := l.Delete(t.Context(), e, archive.DeleteOptions{Now: now})
+			if !errors.Is(err, archive.ErrHoldUnknown) || !errors.Is(err, e.Err) || !slices.Equal(store.keys(""), before) {
+				t.Errorf("delete: %v, left %v", err, store.keys(""))
+			}
+			if err := l.Delete(t.Context(), e, archive.DeleteOptions{Force: true, Now: now}); err != nil || len(store.keys("backups/")) > 0 {
+				t.Errorf("by force: %v, left %v", err, store.keys("backups/"))
+			}
+		})
+	}
+}
+
+func denyExpiry(op, key string) error {
+	if op == "get" && strings.Contains(key, "/expiry/") {
+		return plugins.ErrAccess
+	}
+	return nil
+}
+
 func TestSweep(t *testing.T) {
 	store := newMemory()
 	l, keys := location(t, store)

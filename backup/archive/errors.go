@@ -28,6 +28,8 @@ var (
 	ErrDeleting = errors.New("the backup is being deleted")
 	// ErrHeld: the newest expiry file holds the backup.
 	ErrHeld = errors.New("the backup is held (lift the hold, or force the deletion)")
+	// ErrHoldUnknown: the record or the newest expiry file cannot be read, so that nobody knows of a hold.
+	ErrHoldUnknown = errors.New("whether the backup is held is not known, as it cannot be read (read it again, or force the deletion)")
 	// ErrNoKey: none of the given keys opens the location.
 	ErrNoKey = errors.New("no given key opens this location")
 	// ErrKeyMismatch: the bucket names another public key than the one that was pinned, or that a backup was written to.

@@ -23,7 +23,7 @@ func (a *app) backupDeleteCommand() *cobra.Command {
 		Short:   "Delete backups from a location",
 		Long: `Delete backups from a location, for good. A deletion that is cut off is finished by the next one.
 
-A backup that is held is kept unless --force is given. One that the bucket retains (object lock) cannot be deleted by anybody before
+A backup that is held is kept unless --force is given, and so is one that cannot be read, for it may be held. One that the bucket retains (object lock) cannot be deleted by anybody before
 its date; it is marked, and goes when it may.`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
@@ -50,7 +50,7 @@ its date; it is marked, and goes when it may.`,
 		},
 	}
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
-	cmd.Flags().BoolVar(&force, "force", false, "delete also what is held")
+	cmd.Flags().BoolVar(&force, "force", false, "delete also what is held, or cannot be read")
 	bindLocation(cmd.Flags(), &location)
 	a.kube.bind(cmd.Flags())
 	return cmd

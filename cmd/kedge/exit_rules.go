@@ -24,6 +24,7 @@ type rule func(error) (code int, hint string, ok bool)
 
 // rules map the errors of the engines to exit codes. The first that recognizes an error decides.
 var rules = []rule{
+	is(archive.ErrHoldUnknown, exitRefused, "try again, or add --force to delete it all the same"),
 	damageRule,
 	is(archive.ErrBackupNotFound, exitNotFound, `"kedge backup get" lists the backups of a location`),
 	is(archive.ErrItemNotFound, exitNotFound, `"kedge backup items" lists what a backup holds`),

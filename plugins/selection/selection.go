@@ -163,19 +163,14 @@ func (m *Matcher) Resource(r kube.Resource) Take {
 
 func (m *Matcher) resource(r kube.Resource) Take {
 	switch {
-	case m.scoped && r.Namespaced:
-		return takeIf(!m.excludedNamespaced.matchesResource(r) && !m.excludedNamespaced.hasStar() &&
-			(m.includedNamespaced.all() || m.includedNamespaced.matchesResource(r)), TakeNone)
-	case m.scoped:
-		if m.excludedCluster.matchesResource(r) || m.excludedCluster.hasStar() {
-			return TakeNone
-		}
-		if len(m.includedCluster.list) == 0 {
-			return takeIf(m.wholeCluster(), TakeRelated)
-		}
-		return takeIf(m.includedCluster.matchesResource(r), TakeRelated)
-	case m.excluded.matchesResource(r):
+	case m.Excluded(r):
 		return TakeNone
+	case m.scoped && r.Namespaced:
+		return takeIf(m.includedNamespaced.all() || m.includedNamespaced.matchesResource(r), TakeNone)
+	case m.scoped && len(m.includedCluster.list) == 0:
+		return takeIf(m.wholeCluster(), TakeRelated)
+	case m.scoped:
+		return takeIf(m.includedCluster.matchesResource(r), TakeRelated)
 	}
 	named := m.included.all() || m.included.matchesResource(r)
 	switch {
@@ -187,6 +182,17 @@ func (m *Matcher) resource(r kube.Resource) Take {
 		return takeIf(named, TakeRelated)
 	}
 	return TakeNone
+}
+
+// Excluded says that a list of exclusions names the resource, or everything of its scope.
+func (m *Matcher) Excluded(r kube.Resource) bool {
+	switch {
+	case m.scoped && r.Namespaced:
+		return m.excludedNamespaced.matchesResource(r)
+	case m.scoped:
+		return m.excludedCluster.matchesResource(r)
+	}
+	return m.excluded.matchesResource(r)
 }
 
 func takeIf(matching bool, otherwise Take) Take {
@@ -219,28 +225,42 @@ func (p patterns) names(r kube.Resource) bool {
 	return !p.hasStar() && p.matchesResource(r)
 }
 
-// Group says whether a resource of the group may take part, by what the patterns say of groups; for a group whose resources could not be learned.
-func (m *Matcher) Group(group string) bool {
-	included, excluded := m.included, m.excluded
-	if m.scoped {
-		included, excluded = m.includedNamespaced, m.excludedNamespaced
+// Group says whether a resource may take part of a group whose resources could not be learned, by what the patterns say of groups; known are the
+// resources of the others. A bare name that none of those has may be of the group.
+func (m *Matcher) Group(group string, known []kube.Resource) bool {
+	takes := func(in, out patterns) bool {
+		return !out.wholeGroup(group) && (in.all() || in.mayReach(group, known))
 	}
-	for _, pattern := range excluded.list {
-		if name, rest, qualified := strings.Cut(pattern, "."); qualified && name == "*" && kube.MatchesGlob(rest, group) {
-			return false
-		}
+	if !m.scoped {
+		return takes(m.included, m.excluded)
 	}
-	if included.all() {
-		return true
-	}
-	for _, pattern := range included.list {
-		_, rest, qualified := strings.Cut(pattern, ".")
-		_, afterVersion, _ := strings.Cut(rest, ".")
-		if qualified && (kube.MatchesGlob(rest, group) || kube.MatchesGlob(afterVersion, group)) {
-			return true
-		}
-	}
-	return false
+	related := len(m.includedCluster.list) == 0 && !m.wholeCluster()
+	return takes(m.includedNamespaced, m.excludedNamespaced) || !related && takes(m.includedCluster, m.excludedCluster)
+}
+
+// wholeGroup says that the list stands for everything in the group.
+func (p patterns) wholeGroup(group string) bool {
+	return slices.ContainsFunc(p.list, func(pattern string) bool {
+		name, rest, qualified := strings.Cut(pattern, ".")
+		return name == "*" && (!qualified || kube.MatchesGlob(rest, group))
+	})
+}
+
+// mayReach says that a pattern may stand for something in the group, as far as what is known does not say otherwise.
+func (p patterns) mayReach(group string, known []kube.Resource) bool {
+	return slices.ContainsFunc(p.list, func(pattern string) bool {
+		return inGroup(pattern, group) && (strings.Contains(pattern, ".") || !matchesAny(pattern, known))
+	})
+}
+
+func inGroup(pattern, group string) bool {
+	_, rest, qualified := strings.Cut(pattern, ".")
+	_, afterVersion, _ := strings.Cut(rest, ".")
+	return !qualified || kube.MatchesGlob(rest, group) || kube.MatchesGlob(afterVersion, group)
+}
+
+func matchesAny(pattern string, resources []kube.Resource) bool {
+	return slices.ContainsFunc(resources, func(r kube.Resource) bool { return resourceMatches(pattern, r) })
 }
 
 // Item says whether an object takes part by its place, name and labels. Where it is In, and NeedsObject says so, Object has the last word.
@@ -298,13 +318,7 @@ func (m *Matcher) Unmatched(resources []kube.Resource) []FieldPattern {
 	var out []FieldPattern
 	for _, p := range []patterns{m.included, m.excluded, m.includedCluster, m.excludedCluster, m.includedNamespaced, m.excludedNamespaced} {
 		for i, pattern := range p.list {
-			found := pattern == "*"
-			for _, r := range resources {
-				if found = found || resourceMatches(pattern, r); found {
-					break
-				}
-			}
-			if !found {
+			if pattern != "*" && !matchesAny(pattern, resources) {
 				out = append(out, FieldPattern{Field: fieldAt(p.field, i), Pattern: pattern})
 			}
 		}
@@ -316,6 +330,9 @@ func (m *Matcher) Unmatched(resources []kube.Resource) []FieldPattern {
 type FieldPattern struct {
 	Field, Pattern string // "spec.includedResources[1]", "deploymnets"
 }
+
+// MayBeIn says whether the pattern, which matches nothing that is known, may name something of a group that is not.
+func (p FieldPattern) MayBeIn(group string) bool { return inGroup(p.Pattern, group) }
 
 // shortNames are those of the resources that every cluster has, for archives, which do not record them.
 var shortNames = map[string]string{

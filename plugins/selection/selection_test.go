@@ -213,26 +213,43 @@ func TestUnmatched(t *testing.T) {
 	}
 }
 
+// TestGroup asks of a group that cannot be discovered whether anything of it is missing.
 func TestGroup(t *testing.T) {
-	for _, c := range []struct {
-		in, out []string
-		want    bool
+	type sel = v1alpha1.Selection
+	for name, c := range map[string]struct {
+		sel  sel
+		want bool
 	}{
-		{nil, nil, true},
-		{[]string{"deployments.apps"}, nil, false},
-		{[]string{"deployments"}, nil, false},
-		{[]string{"*.metrics.example.com"}, nil, true},
-		{[]string{"x.v1.metrics.example.com"}, nil, true},
-		{nil, []string{"*.metrics.example.com"}, false},
-		{nil, []string{"x.metrics.example.com"}, true},
+		"everything":                          {sel{}, true},
+		"another group":                       {sel{IncludedResources: []string{"deployments.apps"}}, false},
+		"a name that another group has":       {sel{IncludedResources: []string{"deployments"}}, false},
+		"a short name that another group has": {sel{IncludedResources: []string{"deploy"}}, false},
+		"a name that none has":                {sel{IncludedResources: []string{"deployments", "nodemetrics"}}, true},
+		"a glob that none has":                {sel{IncludedResources: []string{"node*"}}, true},
+		"the group":                           {sel{IncludedResources: []string{"*.metrics.example.com"}}, true},
+		"one of the group, in a version":      {sel{IncludedResources: []string{"x.v1.metrics.example.com"}}, true},
+		"all but the group":                   {sel{ExcludedResources: []string{"*.metrics.example.com"}}, false},
+		"all but one of the group":            {sel{ExcludedResources: []string{"x.metrics.example.com"}}, true},
+		"a name, without the group":           {sel{IncludedResources: []string{"nodemetrics"}, ExcludedResources: []string{"*.metrics.example.com"}}, false},
+
+		"namespaced: a name that none has":     {sel{IncludedNamespaceScopedResources: []string{"nodemetrics"}}, true},
+		"namespaced: a name that another has":  {sel{IncludedNamespaceScopedResources: []string{"deploy"}}, false},
+		"cluster-scoped: a name that none has": {sel{IncludedClusterScopedResources: []string{"nodemetrics"}, ExcludedNamespaceScopedResources: []string{"*"}}, true},
+		"cluster-scoped: the group":            {sel{IncludedClusterScopedResources: []string{"*.metrics.example.com"}, IncludedNamespaceScopedResources: []string{"deploy"}}, true},
+		"cluster-scoped: all":                  {sel{IncludedClusterScopedResources: []string{"*"}, IncludedNamespaceScopedResources: []string{"deploy"}}, true},
+		"cluster-scoped: another":              {sel{IncludedClusterScopedResources: []string{"sc"}, IncludedNamespaceScopedResources: []string{"deploy"}}, false},
+		"by scope: left out in one alone":      {sel{ExcludedNamespaceScopedResources: []string{"*.metrics.example.com"}, IncludedClusterScopedResources: []string{"*"}}, true},
+		"by scope: left out in both":           {sel{ExcludedNamespaceScopedResources: []string{"*.metrics.example.com"}, ExcludedClusterScopedResources: []string{"*"}}, false},
 	} {
-		m, err := Compile(v1alpha1.Selection{IncludedResources: c.in, ExcludedResources: c.out})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := m.Group("metrics.example.com"); got != c.want {
-			t.Errorf("%v without %v: %v", c.in, c.out, got)
-		}
+		t.Run(name, func(t *testing.T) {
+			m, err := Compile(c.sel)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := m.Group("metrics.example.com", []kube.Resource{deployments, classes}); got != c.want {
+				t.Errorf("%v, want %v", got, c.want)
+			}
+		})
 	}
 }
 

@@ -120,15 +120,15 @@ func (p *Pass) count(res *Result, decisions []Decision) {
 // remove deletes what nothing keeps, the oldest first.
 func (p *Pass) remove(ctx context.Context, res *Result, entries []archive.Entry, decisions []Decision) error {
 	var doomed []int
-	last := map[string]int{} // of each schedule, the backup that is the last good one
+	last := map[string][]*archive.Entry{} // of each schedule, the backups that stay as the last good ones
 	for i := range decisions {
 		d := &decisions[i]
 		switch {
 		case !d.Ours || d.Backup.Deleting:
 		case !d.Keep:
 			doomed = append(doomed, i)
-		case slices.Contains(d.Reasons, reasonNewest):
-			last[d.Backup.Schedule] = i
+		case slices.Contains(d.Reasons, reasonNewest), slices.Contains(d.Reasons, reasonComplete):
+			last[d.Backup.Schedule] = append(last[d.Backup.Schedule], &entries[i])
 		}
 	}
 	slices.SortFunc(doomed, func(a, b int) int { return newestFirst(&decisions[b], &decisions[a]) })
@@ -137,11 +137,7 @@ func (p *Pass) remove(ctx context.Context, res *Result, entries []archive.Entry,
 	}
 	var failed []error
 	for _, i := range doomed {
-		var anchor *archive.Entry
-		if at, ok := last[decisions[i].Backup.Schedule]; ok {
-			anchor = &entries[at]
-		}
-		err := p.removeOne(ctx, res, &entries[i], anchor, decisions[i].Reasons[0])
+		err := p.removeOne(ctx, res, &entries[i], last[decisions[i].Backup.Schedule], decisions[i].Reasons[0])
 		if err != nil {
 			failed = append(failed, fmt.Errorf("remove backup %s: %w", entries[i].ID(), err))
 		}
@@ -152,8 +148,8 @@ func (p *Pass) remove(ctx context.Context, res *Result, entries []archive.Entry,
 	return errors.Join(failed...)
 }
 
-// removeOne deletes a backup, if it and the one that stays as the last good one are still what they were when it was decided.
-func (p *Pass) removeOne(ctx context.Context, res *Result, e, anchor *archive.Entry, reason string) error {
+// removeOne deletes a backup, if it and those that stay as the last good ones are still what they were when it was decided.
+func (p *Pass) removeOne(ctx context.Context, res *Result, e *archive.Entry, anchors []*archive.Entry, reason string) error {
 	gone := func() error {
 		res.Removed = append(res.Removed, e.ID())
 		return p.Removed(ctx, e.Name, e.UID, reason)
@@ -167,7 +163,7 @@ func (p *Pass) removeOne(ctx context.Context, res *Result, e, anchor *archive.En
 		res.More = true
 		return nil
 	}
-	if anchor != nil {
+	for _, anchor := range anchors {
 		same, err := p.unchanged(ctx, anchor)
 		gone := errors.Is(err, archive.ErrBackupNotFound)
 		if err != nil && !gone {

@@ -172,32 +172,43 @@ func TestChanged(t *testing.T) {
 	for name, c := range map[string]struct {
 		meanwhile func(t *testing.T, l *archive.Location)
 		want      []string // removed
+		partial   bool     // n3 and n4 are only partially there
 	}{
-		"nothing": {func(*testing.T, *archive.Location) {}, []string{"n1: no rule keeps it", "n2: no rule keeps it"}},
+		"nothing": {func(*testing.T, *archive.Location) {}, []string{"n1: no rule keeps it", "n2: no rule keeps it"}, false},
 		"a hold": {func(t *testing.T, l *archive.Location) {
 			t.Helper()
 			if err := l.SetExpiry(t.Context(), archive.Entry{Name: "n1", UID: "n1"}, archive.Expiry{Hold: true, At: now}); err != nil {
 				t.Error(err)
 			}
-		}, []string{"n2: no rule keeps it"}},
+		}, []string{"n2: no rule keeps it"}, false},
 		"an extension": {func(t *testing.T, l *archive.Location) {
 			t.Helper()
 			later := now.Add(time.Hour)
 			if err := l.SetExpiry(t.Context(), archive.Entry{Name: "n2", UID: "n2"}, archive.Expiry{Expires: &later, At: now}); err != nil {
 				t.Error(err)
 			}
-		}, []string{"n1: no rule keeps it"}},
+		}, []string{"n1: no rule keeps it"}, false},
 		"the last good one goes": {func(t *testing.T, l *archive.Location) {
 			t.Helper()
 			if err := l.Delete(t.Context(), archive.Entry{Name: "n4", UID: "n4"}, archive.DeleteOptions{Now: clock}); err != nil {
 				t.Error(err)
 			}
-		}, nil},
+		}, nil, false},
+		"the last complete one goes": {func(t *testing.T, l *archive.Location) {
+			t.Helper()
+			if err := l.Delete(t.Context(), archive.Entry{Name: "n2", UID: "n2"}, archive.DeleteOptions{Now: clock}); err != nil {
+				t.Error(err)
+			}
+		}, nil, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := create(t, newBucket(clock))
 			for i, uid := range []string{"n1", "n2", "n3", "n4"} {
-				write(t, l, at(t, uid, now.AddDate(0, 0, i-9).Format(time.RFC3339)), time.Time{})
+				b := at(t, uid, now.AddDate(0, 0, i-9).Format(time.RFC3339))
+				if c.partial && i > 1 {
+					b.Phase = v1alpha1.PhasePartiallyFailed
+				}
+				write(t, l, b, time.Time{})
 			}
 			var removed []string
 			p := pass(l, &removed)

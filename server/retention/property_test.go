@@ -42,13 +42,23 @@ func modelKeeps(in retention.Input, b retention.Backup) bool {
 		return false
 	}
 	newer := modelNewer(in, b)
-	if len(newer) == 0 {
+	if len(newer) == 0 || modelLastComplete(b, newer) {
 		return true
 	}
 	if !ruled {
 		return false
 	}
 	return len(newer) < rules.KeepLast || modelPeriods(b, newer, policy)
+}
+
+// modelLastComplete: nothing is missing in this one, and something in each that is newer.
+func modelLastComplete(b retention.Backup, newer []retention.Backup) bool {
+	for _, n := range newer {
+		if n.Phase != v1alpha1.PhasePartiallyFailed {
+			return false
+		}
+	}
+	return b.Phase != v1alpha1.PhasePartiallyFailed
 }
 
 // modelNewer are the newer ones of the same schedule that can be restored.
@@ -209,17 +219,21 @@ func kept(decisions []retention.Decision) (out []retention.Backup) {
 	return out
 }
 
-// lastGood fails unless the newest backup of each schedule that can be restored, of all that ever were, is there.
+// lastGood fails unless the newest backup of each schedule that can be restored, and the newest complete one, of all that ever were, are there.
 func lastGood(t *rapid.T, all, there []retention.Backup) {
-	newest := map[string]retention.Backup{}
-	for _, b := range all {
-		if b.Cluster == ours && b.Phase.Usable() && !b.Started.Before(newest[b.Schedule].Started) {
-			newest[b.Schedule] = b
+	for _, phases := range [][]v1alpha1.Phase{{v1alpha1.PhaseCompleted, v1alpha1.PhasePartiallyFailed}, {v1alpha1.PhaseCompleted}} {
+		newest := map[string]retention.Backup{}
+		for _, b := range all {
+			if b.Cluster == ours && slices.Contains(phases, b.Phase) && !b.Started.Before(newest[b.Schedule].Started) {
+				newest[b.Schedule] = b
+			}
 		}
-	}
-	for schedule, b := range newest {
-		if !slices.ContainsFunc(there, func(o retention.Backup) bool { return o.Schedule == schedule && o.Started.Equal(b.Started) }) {
-			t.Fatalf("the last good backup of schedule %q, %s, is gone", schedule, b.UID)
+		for schedule, b := range newest {
+			if !slices.ContainsFunc(there, func(o retention.Backup) bool {
+				return o.Schedule == schedule && o.Started.Equal(b.Started) && slices.Contains(phases, o.Phase)
+			}) {
+				t.Fatalf("of schedule %q the newest of %v, %s, is gone", schedule, phases, b.UID)
+			}
 		}
 	}
 }

@@ -1,5 +1,5 @@
 // Package retention keeps the right backups of a cluster and removes the others: what its schedules' rules and the backups' own time to
-// live say, never the last good one.
+// live say, never the last good ones.
 package retention
 
 import (
@@ -78,6 +78,7 @@ const (
 	reasonOtherCluster = "of another cluster"
 	reasonUnreadable   = "its record cannot be read"
 	reasonNewest       = "newest that can be restored"
+	reasonComplete     = "newest that is complete"
 	reasonForever      = "no TTL and no rules"
 	reasonDeleting     = "its deletion has begun"
 )
@@ -108,9 +109,7 @@ func Evaluate(in Input) []Decision {
 			d.one(in, &policy, found)
 		}
 		counted := slices.DeleteFunc(slices.Clone(group), func(d *Decision) bool { return !d.Backup.Phase.Usable() })
-		if len(counted) > 0 {
-			counted[0].keep(reasonNewest)
-		}
+		keepLastGood(counted)
 		if found {
 			applyRules(counted, &policy)
 		}
@@ -124,6 +123,18 @@ func Evaluate(in Input) []Decision {
 // newestFirst orders by point in time; equal ones have an order too, so that a decision does not depend on that of a listing.
 func newestFirst(a, b *Decision) int {
 	return cmp.Or(b.Backup.Started.Compare(a.Backup.Started), b.Backup.Completed.Compare(a.Backup.Completed), strings.Compare(b.Backup.UID, a.Backup.UID))
+}
+
+// keepLastGood keeps the newest of a schedule's backups that can be restored, and where that one lacks something the newest that does not.
+func keepLastGood(counted []*Decision) {
+	if len(counted) == 0 {
+		return
+	}
+	counted[0].keep(reasonNewest)
+	complete := slices.IndexFunc(counted, func(d *Decision) bool { return d.Backup.Phase == v1alpha1.PhaseCompleted })
+	if complete > 0 {
+		counted[complete].keep(reasonComplete)
+	}
 }
 
 func (d *Decision) keep(reason string) {

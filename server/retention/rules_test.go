@@ -103,8 +103,20 @@ func TestEvaluate(t *testing.T) {
 			},
 			policies: nightly(v1alpha1.RetentionPolicy{KeepLast: 1}),
 			want: []string{
-				"remove good: TTL ended 2026-01-02T00:00:00Z, no rule keeps it", "keep partly: newest that can be restored; keepLast 1 of 1",
+				"keep good: newest that is complete", "keep partly: newest that can be restored; keepLast 1 of 1",
 				"remove failed: TTL ended 2026-01-04T00:00:00Z, it cannot be restored, so that no rule counts it",
+			},
+		},
+		"of complete ones the newest alone, however many partial ones follow": {
+			backups: []retention.Backup{
+				at(t, "old", "2026-01-01T00:00:00Z"), at(t, "good", "2026-01-02T00:00:00Z"),
+				with(at(t, "partly-1", "2026-01-03T00:00:00Z"), func(b *retention.Backup) { b.Phase = v1alpha1.PhasePartiallyFailed }),
+				with(at(t, "partly-2", "2026-01-04T00:00:00Z"), func(b *retention.Backup) { b.Phase = v1alpha1.PhasePartiallyFailed }),
+			},
+			policies: nightly(v1alpha1.RetentionPolicy{KeepLast: 1}),
+			want: []string{
+				"remove old: no rule keeps it", "keep good: newest that is complete", "remove partly-1: no rule keeps it",
+				"keep partly-2: newest that can be restored; keepLast 1 of 1",
 			},
 		},
 		"rules and no TTL": {
