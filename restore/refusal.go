@@ -131,6 +131,11 @@ func (r *refusal) forbidden(msg, namespace string) {
 
 func waitNamespace(namespace string) string { return "namespace " + namespace }
 
+// waitsForAny are the waits that are over when any object of a resource could be written into a namespace.
+func waitsForAny(resource, namespace string) []string {
+	return []string{waitServer, waitNamespace(namespace), "api " + resource, "conflict " + resource, "unavailable " + resource, "error " + resource}
+}
+
 func (r *refusal) notFound(se *kube.StatusError, resource, namespace string) {
 	if namespace != "" && se.Details != nil && se.Details.Kind == "namespaces" {
 		r.reason, r.wait = NamespaceMissing, waitNamespace(namespace)

@@ -43,7 +43,7 @@ type run struct {
 	mu      sync.Mutex
 	entries map[int32][]Entry
 	counts  v1alpha1.RestoreCounts
-	waits   map[string]time.Time // when to give up, by wait
+	waits   map[string]*wait // which objects that come now join, by refusal.wait
 	parked  map[int32]*parkedItem
 
 	targets    sync.Map // uint16 -> *target, where what is served changed during the run
@@ -89,7 +89,7 @@ func (e *Engine) newRun(p *Plan) (*run, error) {
 	x := &run{
 		e: e, plan: p, manager: fieldManager(p.Request.Name), started: e.now(), since: p.started,
 		jobs: make(chan job), pace: newPace(e.concurrency()), reading: semaphore.NewWeighted(4), buffers: sync.Pool{New: func() any { return new([]byte) }},
-		entries: map[int32][]Entry{}, waits: map[string]time.Time{}, parked: map[int32]*parkedItem{}, selectors: map[string]bool{}, volumes: map[string]bool{}, namespace: map[string]int32{},
+		entries: map[int32][]Entry{}, waits: map[string]*wait{}, parked: map[int32]*parkedItem{}, selectors: map[string]bool{}, volumes: map[string]bool{}, namespace: map[string]int32{},
 	}
 	x.query = url.Values{"fieldManager": {x.manager}}
 	for i := range p.items {
