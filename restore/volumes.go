@@ -97,11 +97,19 @@ func (x *run) volumeName(name string) string {
 
 // fills says whether the object is a PersistentVolume that gets data of the source.
 func (x *run) fills(p *prepared) (archive.Volume, bool) {
-	if x.filling == nil || p.from.Group != "" || p.from.Resource != "persistentvolumes" {
+	if p.from.Group != "" || p.from.Resource != "persistentvolumes" || !x.makesNew(p.from.Name) {
 		return archive.Volume{}, false
 	}
-	row, ok := x.filling.rows[p.from.Name]
-	return row, ok && x.bringsClaim(x.claimOf(row))
+	return x.filling.rows[p.from.Name], true
+}
+
+// makesNew says whether a PersistentVolume of the source gets new storage: where there is data of it, and its claim comes too.
+func (x *run) makesNew(name string) bool {
+	if x.filling == nil {
+		return false
+	}
+	row, ok := x.filling.rows[name]
+	return ok && x.bringsClaim(x.claimOf(row))
 }
 
 // claimOf is the claim of a row as the target calls it.

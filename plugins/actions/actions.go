@@ -26,6 +26,11 @@ type Options struct {
 	Restored func(ref plugins.Ref) bool
 	// VolumeName is what the target calls a PersistentVolume of the backup. Nil leaves names as they are.
 	VolumeName func(name string) string
+	// MadeNew says whether a PersistentVolume of the backup gets new storage of its own. Nil says no.
+	MadeNew func(name string) bool
+	// OtherCluster says that the target is not the cluster that the items come from. What a volume or a snapshot stands for is then the
+	// source's too, which may still be at work with it.
+	OtherCluster bool
 	// ServiceSelects says whether a Service of this namespace and name has a selector, so that its Endpoints are made
 	// again. Nil says no.
 	ServiceSelects func(namespace, name string) bool
@@ -55,7 +60,7 @@ func All(opts Options) []plugins.Action {
 	return []plugins.Action{
 		service(opts), endpoints(opts), endpointSlice(opts),
 		pod(), job(),
-		claim(opts), volume(opts), storageClass(opts), snapshot(opts), snapshotContent(),
+		claim(opts), volume(opts), storageClass(opts), snapshot(opts), snapshotContent(opts),
 		&serviceAccount{policy: opts.Policy}, secret(), &awsAuth{}, configMap(),
 		namespace(), ingress(), apiService(), definition(), clusterRole(),
 		serverManaged(opts), ipAddress(),
