@@ -250,38 +250,36 @@ func (t *Taker) describe(ctx context.Context, todo []*taking) error {
 
 // forget removes what earlier attempts of this backup left: their objects are of another moment.
 func (t *Taker) forget(ctx context.Context, req Request) error {
-	for _, p := range t.Providers {
-		s, ok := p.(plugins.VolumeSnapshotter)
-		if !ok {
-			continue
-		}
-		_, err := DeleteSnapshots(ctx, s, map[string]string{TagUID: req.UID}, func(snap plugins.Snapshot) bool {
-			return snap.Tags[TagAttempt] != req.Attempt && snap.Started.Before(req.Began)
-		})
-		if err != nil {
-			return fmt.Errorf("remove the snapshots of an earlier attempt: %w", err)
-		}
+	err := removeIf(ctx, t.Providers, map[string]string{TagUID: req.UID, TagLocation: req.LocationID}, func(s *plugins.Snapshot) bool {
+		return s.Tags[TagAttempt] != req.Attempt && s.Started.Before(req.Began)
+	})
+	if err != nil {
+		return fmt.Errorf("remove the snapshots of an earlier attempt: %w", err)
 	}
 	return nil
 }
 
-// DeleteSnapshots removes the snapshots that have the tags and that doomed accepts, and says how many they were.
-func DeleteSnapshots(ctx context.Context, p plugins.VolumeSnapshotter, tags map[string]string, doomed func(plugins.Snapshot) bool) (int, error) {
-	have, err := p.FindSnapshots(ctx, tags)
-	if err != nil {
-		return 0, err
-	}
-	n := 0
-	for _, s := range have {
-		if !doomed(s) {
+// Remove deletes the snapshots that have the tags, with all providers.
+func Remove(ctx context.Context, providers []plugins.VolumeProvider, tags map[string]string) error {
+	return removeIf(ctx, providers, tags, func(*plugins.Snapshot) bool { return true })
+}
+
+func removeIf(ctx context.Context, providers []plugins.VolumeProvider, tags map[string]string, doomed func(*plugins.Snapshot) bool) error {
+	var errs []error
+	for _, p := range providers {
+		s, ok := p.(plugins.VolumeSnapshotter)
+		if !ok {
 			continue
 		}
-		if err := p.DeleteSnapshot(ctx, s.ID); err != nil {
-			return n, err
+		have, err := s.FindSnapshots(ctx, tags)
+		errs = append(errs, err)
+		for i := range have {
+			if doomed(&have[i]) {
+				errs = append(errs, s.DeleteSnapshot(ctx, have[i].ID))
+			}
 		}
-		n++
 	}
-	return n, nil
+	return errors.Join(errs...)
 }
 
 // snapshot asks for all snapshots, those of one machine together.

@@ -29,15 +29,16 @@ func (a *app) openPlace(ctx context.Context, c *config, name string) (*place, er
 	if err != nil {
 		return nil, fmt.Errorf("open location %s: %w", object.Name, err)
 	}
-	location, err := archive.Open(ctx, store)
+	opened, err := archive.Open(ctx, store)
 	if err != nil {
 		return nil, fmt.Errorf("open location %s: %w", object.Name, err)
 	}
-	if pinned := object.Spec.PublicKey; pinned != "" && pinned != location.PublicKey() {
-		return nil, codeError(exitRefused, fmt.Errorf("open location %s: the bucket says that its key is %s, the configuration says %s", object.Name, location.PublicKey(), pinned),
+	if pinned := object.Spec.PublicKey; pinned != "" && pinned != opened.PublicKey() {
+		return nil, codeError(exitRefused, fmt.Errorf("open location %s: the bucket says that its key is %s, the configuration says %s", object.Name, opened.PublicKey(), pinned),
 			"somebody replaced what is in the bucket, or it is another bucket; if that is meant, delete the location here and add it again")
 	}
-	return &place{config: c, object: object, store: store, location: location}, nil
+	opened = opened.WithElsewhere(location.RemoveSnapshots(&object.Spec, opened.ID()))
+	return &place{config: c, object: object, store: store, location: opened}, nil
 }
 
 // unlock opens the location's private key with the identities or the KMS key at hand.

@@ -6,6 +6,7 @@ import (
 
 	"kedge.dev/kedge/api/v1alpha1"
 	"kedge.dev/kedge/backup/archive"
+	"kedge.dev/kedge/backup/volumes"
 	"kedge.dev/kedge/internal/awsconf"
 	"kedge.dev/kedge/plugins"
 	"kedge.dev/kedge/plugins/ebs"
@@ -17,6 +18,17 @@ func RestoreProviders(ctx context.Context, spec *v1alpha1.BackupStorageLocationS
 		return nil, nil
 	}
 	return VolumeProviders(ctx, spec)
+}
+
+// RemoveSnapshots is what a location removes of a deleted backup elsewhere: the snapshots that were made for it.
+func RemoveSnapshots(spec *v1alpha1.BackupStorageLocationSpec, id string) archive.Elsewhere {
+	return func(ctx context.Context, uid string) error {
+		providers, err := VolumeProviders(ctx, spec)
+		if err != nil {
+			return err
+		}
+		return volumes.Remove(ctx, providers, map[string]string{volumes.TagUID: uid, volumes.TagLocation: id})
+	}
 }
 
 // VolumeProviders are those of the cluster that this process works for. AWS is reached with the SDK's default chain, in the chain's
