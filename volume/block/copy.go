@@ -6,9 +6,12 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/kopia/kopia/repo"
+	"github.com/kopia/kopia/repo/compression"
+	"github.com/kopia/kopia/repo/object"
 	"github.com/kopia/kopia/snapshot"
 	"golang.org/x/sync/errgroup"
 
@@ -42,13 +45,15 @@ func Copy(ctx context.Context, r *repository.Repository, src plugins.BlockSource
 	}
 	c.buffers = newBuffers(c.opts.Parallel)
 	c.meter = newMeter(r.Now, c.opts.Progress, c.info.SizeBytes)
-	err := r.Write(ctx, "copy "+req.Volume.String(), func(ctx context.Context, w repo.DirectRepositoryWriter) error {
+	var uploaded atomic.Int64
+	err := r.Write(ctx, "copy "+req.Volume.String(), func(n int64) { uploaded.Add(n) }, func(ctx context.Context, w repo.DirectRepositoryWriter) error {
 		c.w = w
 		return c.run(ctx)
 	})
 	if err != nil {
 		return Result{}, fmt.Errorf("copy volume %s, snapshot %s: %w", req.Volume, req.Snapshot, err)
 	}
+	c.result.Uploaded = uploaded.Load()
 	return c.result, nil
 }
 
@@ -311,7 +316,9 @@ func (c *copier) block(ctx context.Context, w *work, b plugins.Block, buf []byte
 	zero := isZero(data)
 	var entry *blockEntry
 	if !zero {
-		id, err := writeObject(ctx, c.w, blockName(b.Index), data, c.opts.Compression, splitter)
+		id, err := writeObject(ctx, c.w, data, object.WriterOptions{
+			Description: blockName(b.Index), Compressor: compression.Name(c.opts.Compression), Splitter: splitter,
+		})
 		if err != nil {
 			return fmt.Errorf("store block %d: %w", b.Index, err)
 		}

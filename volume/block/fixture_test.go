@@ -199,3 +199,12 @@ func newRepository(t testing.TB) (*repository.Repository, *repositorytest.Store,
 	store := repositorytest.NewStore(clock.Now)
 	return open(t, store, clock.Now), store, clock
 }
+
+func copySource(t testing.TB, r *repository.Repository, src *source, id string, base *repository.Copy) block.Result {
+	t.Helper()
+	done, err := block.Copy(t.Context(), r, src, block.Request{Volume: volume, Snapshot: id, Base: base}, block.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return done
+}

@@ -15,7 +15,6 @@ import (
 	"strings"
 
 	"github.com/kopia/kopia/repo"
-	"github.com/kopia/kopia/repo/compression"
 	"github.com/kopia/kopia/repo/object"
 	"github.com/kopia/kopia/snapshot"
 	"github.com/kopia/kopia/snapshot/snapshotfs"
@@ -36,6 +35,8 @@ const (
 	maxSums       = 1 << 20
 	maxProgress   = 4 << 20
 	metadataZstd  = "zstd-fastest"
+	// metadataPrefix puts the small files of the tree into the packs of folders, apart from the blocks, and into their cache.
+	metadataPrefix = "g"
 )
 
 // volumeInfo is the volumeFile.
@@ -202,13 +203,12 @@ func parseSums(data []byte) (map[int64][32]byte, error) {
 }
 
 // writeObject stores bytes as one object.
-func writeObject(ctx context.Context, w repo.RepositoryWriter, what string, data []byte, compressor, splitter string) (object.ID, error) {
-	if compressor == "none" {
-		compressor = ""
+func writeObject(ctx context.Context, w repo.RepositoryWriter, data []byte, opts object.WriterOptions) (object.ID, error) {
+	opts.MetadataCompressor = metadataZstd
+	if opts.Compressor == "none" {
+		opts.Compressor = ""
 	}
-	writer := w.NewObjectWriter(ctx, object.WriterOptions{
-		Description: what, Compressor: compression.Name(compressor), MetadataCompressor: metadataZstd, Splitter: splitter,
-	})
+	writer := w.NewObjectWriter(ctx, opts)
 	_, err := writer.Write(data)
 	var id object.ID
 	if err == nil {
@@ -219,7 +219,7 @@ func writeObject(ctx context.Context, w repo.RepositoryWriter, what string, data
 
 // writeFile stores a small file of the tree and returns its entry. No times are kept, so that equal folders are equal bytes.
 func writeFile(ctx context.Context, w repo.RepositoryWriter, name string, data []byte) (*snapshot.DirEntry, error) {
-	id, err := writeObject(ctx, w, name, data, metadataZstd, "")
+	id, err := writeObject(ctx, w, data, object.WriterOptions{Description: name, Prefix: metadataPrefix, Compressor: metadataZstd})
 	if err != nil {
 		return nil, fmt.Errorf("write %s: %w", name, err)
 	}

@@ -206,14 +206,14 @@ func (r *Repository) Read(ctx context.Context, fn func(ctx context.Context, rep 
 }
 
 // Write calls fn with a session that writes, and flushes it where fn returns nil. The context that fn gets ends when the store has failed for
-// good; until a flush nothing that was written is part of the repository.
-func (r *Repository) Write(ctx context.Context, purpose string, fn func(ctx context.Context, w repo.DirectRepositoryWriter) error) error {
+// good; until a flush nothing that was written is part of the repository. uploaded, if set, is told the bytes of each object that was stored.
+func (r *Repository) Write(ctx context.Context, purpose string, uploaded func(bytes int64), fn func(ctx context.Context, w repo.DirectRepositoryWriter) error) error {
 	ctx, stop := guard(ctx)
 	defer stop()
 	if err := r.kopia.Refresh(ctx); err != nil {
 		return cause(ctx, fmt.Errorf("refresh volume repository: %w", err))
 	}
-	return cause(ctx, repo.DirectWriteSession(ctx, r.kopia, repo.WriteSessionOptions{Purpose: purpose}, fn))
+	return cause(ctx, repo.DirectWriteSession(ctx, r.kopia, repo.WriteSessionOptions{Purpose: purpose, OnUpload: uploaded}, fn))
 }
 
 type guardKey struct{}

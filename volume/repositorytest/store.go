@@ -20,7 +20,7 @@ import (
 // ErrDead is what a store says that has died.
 var ErrDead = errors.New("the store is gone")
 
-// Clock is a time that moves only when it is told to.
+// Clock is a time that moves when it is told to, and a millisecond whenever it is read: kopia takes the later of two changes for the valid one.
 type Clock struct {
 	mu sync.Mutex
 	t  time.Time
@@ -33,6 +33,7 @@ func NewClock(t time.Time) *Clock { return &Clock{t: t} }
 func (c *Clock) Now() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.t = c.t.Add(time.Millisecond)
 	return c.t
 }
 
