@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -83,15 +84,20 @@ func (s source) ReadBlock(_ context.Context, b plugins.Block, buf []byte) (int, 
 
 func copyOne(t *testing.T, r *repository.Repository, handle string, b byte) repository.Copy {
 	t.Helper()
-	volume := repository.Volume{Cluster: "c", Provider: "ebs", Handle: handle}
-	done, err := block.Copy(t.Context(), r, source{[]byte{b, b + 1}}, block.Request{Volume: volume, Snapshot: "snap-" + handle}, block.Options{})
+	c, err := tryCopy(t.Context(), r, handle, b)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return done.Copy
+	return c
 }
 
-// TestCreateAtOnce: of many creators all work with the one repository that results.
+func tryCopy(ctx context.Context, r *repository.Repository, handle string, b byte) (repository.Copy, error) {
+	volume := repository.Volume{Cluster: "c", Provider: "ebs", Handle: handle}
+	done, err := block.Copy(ctx, r, source{[]byte{b, b + 1}}, block.Request{Volume: volume, Snapshot: "snap-" + handle}, block.Options{})
+	return done.Copy, err
+}
+
+// TestCreateAtOnce: many creators all work with the one repository that results, at once.
 func TestCreateAtOnce(t *testing.T) {
 	clock := repositorytest.NewClock(testNow)
 	store := repositorytest.NewStore(clock.Now)
@@ -111,9 +117,16 @@ func TestCreateAtOnce(t *testing.T) {
 	if got := store.Keys(repository.KeyFolder); len(got) != 1 {
 		t.Errorf("sealed passwords: %v", got)
 	}
-	var made []repository.Copy
+	made := make([]repository.Copy, creators)
 	for i, r := range repositories {
-		made = append(made, copyOne(t, r, fmt.Sprintf("vol-%d", i), byte(10*i+1)))
+		g.Go(func() error {
+			var err error
+			made[i], err = tryCopy(t.Context(), r, fmt.Sprintf("vol-%d", i), byte(i+1)) // neighbours share a block
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
 	}
 	later, err := connect(t, store, keys("k"), clock.Now)
 	if err != nil {
@@ -136,7 +149,11 @@ func TestCreateAtOnce(t *testing.T) {
 // TestCreateKilled: a creation that ends at any operation is finished by the next.
 func TestCreateKilled(t *testing.T) {
 	clock := repositorytest.NewClock(testNow)
-	for n := 1; ; n++ {
+	step := 5
+	if os.Getenv("KEDGE_SOAK") != "" {
+		step = 1
+	}
+	for n := 1; ; n += step {
 		for _, stored := range []bool{false, true} {
 			store := repositorytest.NewStore(clock.Now)
 			store.DieAt(n, stored)
