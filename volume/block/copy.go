@@ -164,7 +164,7 @@ func (c *copier) fill(ctx context.Context) error {
 		switch {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
-		case b.Index <= last || b.Index*blockSize >= c.info.SizeBytes:
+		case b.Index <= last || b.Index > (c.info.SizeBytes-1)/blockSize:
 			return fmt.Errorf("the source lists block %d after block %d of a volume of %d bytes", b.Index, last, c.info.SizeBytes)
 		}
 		last = b.Index

@@ -21,8 +21,8 @@ const (
 	DefaultParallel        = 8
 	DefaultCheckpointBytes = 8 << 30
 	DefaultCheckpointEvery = 15 * time.Minute
-	// DefaultCompression is kopia's name of the compressor.
-	DefaultCompression = "zstd"
+	// DefaultCompression is kopia's name of zstd at its fastest: what a volume's blocks allow it gains nearly as much as "zstd", in half the time.
+	DefaultCompression = "zstd-fastest"
 )
 
 // Errors that callers test for, with errors.Is.
@@ -40,7 +40,7 @@ type Options struct {
 	// CheckpointBytes and CheckpointEvery say after how much reading, and after what time, what is done so far becomes safe and resumable.
 	CheckpointBytes int64
 	CheckpointEvery time.Duration
-	// Compression is the name of a compressor of kopia: "zstd", "zstd-fastest", "none".
+	// Compression is the name of a compressor of kopia: "zstd-fastest", "zstd", "zstd-better-compression", "none".
 	Compression string
 	// Progress, if set, is called after each block, by one goroutine at a time; it must be quick.
 	Progress func(Progress)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/kopia/kopia/repo"
 	"github.com/kopia/kopia/repo/object"
+	"github.com/kopia/kopia/snapshot"
 	"golang.org/x/sync/errgroup"
 
 	"kedge.dev/kedge/plugins"
@@ -81,9 +82,7 @@ func restore(ctx context.Context, r *repository.Repository, rep repo.Repository,
 	}
 	m := newMeter(r.Now, opts.Progress, c.SizeBytes)
 	for _, e := range top.extents {
-		if e.DirSummary != nil {
-			m.p.TotalBytes += e.DirSummary.TotalFileSize
-		}
+		m.p.TotalBytes += storedBytes(e)
 	}
 	m.p.Listed = true
 	pool := newBuffers(opts.Parallel)
@@ -112,6 +111,14 @@ func restore(ctx context.Context, r *repository.Repository, rep repo.Repository,
 		return err
 	}
 	return context.Cause(ctx)
+}
+
+// storedBytes are those of the blocks of a folder, without its checksums.
+func storedBytes(e *snapshot.DirEntry) int64 {
+	if e.DirSummary == nil || e.DirSummary.TotalFileCount < 1 {
+		return 0
+	}
+	return e.DirSummary.TotalFileSize - (e.DirSummary.TotalFileCount-1)*sumsLine
 }
 
 // readBlocks calls fn for every block of a folder, in about the order of the volume.

@@ -25,6 +25,7 @@ const (
 	extentBlocks = 2048
 	// sumsFile is in each folder: what sha256sum prints of its blocks.
 	sumsFile = "SHA256SUMS"
+	sumsLine = 64 + 2 + 10 + 1 // bytes of each of its lines
 	// volumeFile at the top says what the tree is.
 	volumeFile = "volume.json"
 	// progressFile at the top of a checkpoint says which blocks are done.

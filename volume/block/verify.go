@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/kopia/kopia/repo"
 	"github.com/kopia/kopia/repo/object"
@@ -76,6 +77,7 @@ type verifier struct {
 	opts  Options
 	pool  buffers
 	meter *meter
+	left  atomic.Int64 // GiBs whose blocks are not counted yet
 
 	mu      sync.Mutex
 	damages []*Damage
@@ -116,6 +118,7 @@ func (v *verifier) run(ctx context.Context, copies []repository.Copy) error {
 			folders[n][e.ObjectID] = append(folders[n][e.ObjectID], c)
 		}
 	}
+	v.left.Store(int64(len(folders)))
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(extentsInFlight)
 	for _, n := range slices.Sorted(maps.Keys(folders)) {
@@ -152,6 +155,12 @@ func (v *verifier) extents(ctx context.Context, n int64, folders map[object.ID][
 			uses[e.object] = append(uses[e.object], use{copies: copies, index: index, entry: e})
 		}
 	}
+	for _, where := range uses {
+		v.meter.add([]plugins.Block{{Index: where[0].index}}, where[0].copies[0].SizeBytes)
+	}
+	if v.left.Add(-1) == 0 {
+		v.meter.listed()
+	}
 	g, gctx := errgroup.WithContext(ctx)
 	for id, where := range uses {
 		buf, err := v.pool.take(gctx)
@@ -186,5 +195,5 @@ func (v *verifier) block(ctx context.Context, id object.ID, where []use, buf []b
 			v.report(ctx, c, u.index*blockSize, err)
 		}
 	}
-	v.meter.block(plugins.Block{Index: where[0].index}, v.meter.p.SizeBytes)
+	v.meter.block(plugins.Block{Index: where[0].index}, where[0].copies[0].SizeBytes)
 }

@@ -185,10 +185,14 @@ func (s *Store) Put(ctx context.Context, key string, r io.Reader, opts plugins.P
 	if err := plugins.CheckKey(key); err != nil {
 		return plugins.ObjectInfo{}, s.fail("put", key, err)
 	}
-	data, err := io.ReadAll(r)
-	if err != nil {
+	var body bytes.Buffer
+	if sized, ok := r.(interface{ Len() int }); ok {
+		body.Grow(sized.Len() + bytes.MinRead)
+	}
+	if _, err := body.ReadFrom(r); err != nil {
 		return plugins.ObjectInfo{}, s.fail("put", key, err)
 	}
+	data := body.Bytes()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	effect, err := s.step(ctx, "put", key)
