@@ -84,16 +84,25 @@ func BenchmarkReference(b *testing.B) {
 
 func BenchmarkRestore(b *testing.B) {
 	for name, d := range map[string]*disk{"random": benchDisk(false), "half": benchDisk(true)} {
-		b.Run(name, func(b *testing.B) {
-			r, _ := benchRepository(b)
-			c := copySource(b, r, &source{disk: d}, "snap", nil).Copy
-			b.SetBytes(benchBlocks * plugins.BlockSize)
-			for b.Loop() {
-				if _, err := block.Restore(b.Context(), r, c, discard{}, block.Options{}); err != nil {
-					b.Fatal(err)
+		r, _ := benchRepository(b)
+		c := copySource(b, r, &source{disk: d}, "snap", nil).Copy
+		plain, err := r.Uncached(b.Context())
+		if err != nil {
+			b.Fatal(err)
+		}
+		for from, r := range map[string]*repository.Repository{"cached": r, "uncached": plain} {
+			b.Run(name+"/"+from, func(b *testing.B) {
+				b.SetBytes(benchBlocks * plugins.BlockSize)
+				for b.Loop() {
+					if _, err := block.Restore(b.Context(), r, c, discard{}, block.Options{}); err != nil {
+						b.Fatal(err)
+					}
 				}
-			}
-		})
+			})
+		}
+		if err := plain.Close(b.Context()); err != nil {
+			b.Fatal(err)
+		}
 	}
 }
 

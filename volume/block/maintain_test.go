@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"kedge.dev/kedge/plugins"
 	"kedge.dev/kedge/volume/block"
 	"kedge.dev/kedge/volume/repository"
@@ -111,7 +113,7 @@ func TestMaintenanceKeeps(t *testing.T) {
 		h.take(t, old, nil)
 		for step := range steps {
 			what := fmt.Sprintf("run %d, step %d", run, step)
-			switch rng.IntN(6) {
+			switch rng.IntN(8) {
 			case 0:
 				h.take(t, old, nil)
 			case 1:
@@ -126,6 +128,17 @@ func TestMaintenanceKeeps(t *testing.T) {
 				})
 			case 3:
 				h.forgetOne()
+			case 4: // two that both take themselves for the leader
+				var g errgroup.Group
+				for _, r := range []*repository.Repository{old, maintainer} {
+					g.Go(func() error {
+						_, err := r.Maintain(t.Context(), repository.MaintainOptions{Keep: h.keep, Force: true})
+						return err
+					})
+				}
+				if err := g.Wait(); err != nil {
+					t.Fatalf("%s: %v", what, err)
+				}
 			default:
 				if err := maintain(); err != nil {
 					t.Fatalf("%s: %v", what, err)

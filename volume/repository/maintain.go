@@ -39,7 +39,8 @@ type Maintained struct {
 // Maintain forgets the copies that nobody wants and has kopia tidy up: merge indexes, find what no copy refers to, remove it. It uses kopia's
 // own safety margins, so that processes which write meanwhile, and those that have old indexes in their caches, are not disturbed: a chunk is
 // marked at least 24 hours after its last use, forgotten by a second full maintenance at least 4 hours later, and its pack removed after 24
-// hours more. What a kept copy refers to is never removed. Maintenance is for one process at a time: the leader's.
+// hours more. What a kept copy refers to is never removed. Maintenance is the
+// leader's; two that run at once by mistake do the work twice.
 func (r *Repository) Maintain(ctx context.Context, opts MaintainOptions) (Maintained, error) {
 	if opts.MinAge <= 0 {
 		opts.MinAge = DefaultMinAge

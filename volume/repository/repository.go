@@ -22,12 +22,16 @@ const (
 	DefaultCacheBytes = 512 << 20
 )
 
+// chunkCacheBytes is the cache of chunks: as good as none, since copies, restores and verifications read each chunk once.
+const chunkCacheBytes = 1 << 20
+
 // Options say how this process uses a repository.
 type Options struct {
 	// CacheDir is a folder of this process alone for indexes and directories that were read; it may be lost at any time. Empty for no cache:
-	// then indexes are held in memory, and read anew by every process.
+	// then indexes are held in memory, and read anew by every process. Chunks of blocks and files are
+	// not kept, but pass through it on their way.
 	CacheDir string
-	// CacheBytes bounds what is kept of directories and of files' chunks each; zero means DefaultCacheBytes. Indexes come on top.
+	// CacheBytes bounds what is kept of directories; zero means DefaultCacheBytes. Indexes come on top.
 	CacheBytes int64
 	// MaxWrites bounds puts and deletes under way at once, each of which holds about a pack; zero means DefaultMaxWrites.
 	MaxWrites int
@@ -38,7 +42,7 @@ type Options struct {
 }
 
 // Repository is an open repository. Its methods may be called from many goroutines, and any number of processes may have it open and write to
-// it at once; maintenance is for one at a time.
+// it at once.
 type Repository struct {
 	store    plugins.ObjectStore
 	password string
@@ -157,7 +161,11 @@ func (r *Repository) writeConfig(s *storage) (string, error) {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return "", err
 		}
-		config.Caching = &content.CachingOptions{CacheDirectory: dir, ContentCacheSizeBytes: r.opts.CacheBytes, MetadataCacheSizeBytes: r.opts.CacheBytes}
+		config.Caching = &content.CachingOptions{
+			CacheDirectory: dir, MetadataCacheSizeBytes: r.opts.CacheBytes, MetadataCacheSizeLimitBytes: r.opts.CacheBytes,
+			// kopia 0.23.1 panics where there is a folder and no cache of chunks, and keeps what is younger than 10 minutes unless there is a limit.
+			ContentCacheSizeBytes: chunkCacheBytes, ContentCacheSizeLimitBytes: chunkCacheBytes,
+		}
 	}
 	data, err := json.Marshal(config)
 	if err != nil {

@@ -9,7 +9,9 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -23,6 +25,7 @@ import (
 
 	"kedge.dev/kedge/api/v1alpha1"
 	"kedge.dev/kedge/plugins"
+	"kedge.dev/kedge/plugins/decorate"
 	"kedge.dev/kedge/plugins/file"
 	"kedge.dev/kedge/volume/block"
 	"kedge.dev/kedge/volume/repository"
@@ -339,4 +342,50 @@ func read(t *testing.T, top fs.Entry, path string) []byte {
 		t.Fatal(err)
 	}
 	return data
+}
+
+// TestReadOnly reads a location that refuses every write.
+func TestReadOnly(t *testing.T) {
+	clock := repositorytest.NewClock(testNow)
+	store := repositorytest.NewStore(clock.Now)
+	r, err := connect(t, store, keys("k"), clock.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := copyOne(t, r, "vol-1", 1)
+	before := store.Keys("")
+	for _, cache := range []string{"", t.TempDir()} {
+		opts := repository.Options{Now: clock.Now, ReadOnly: true, CacheDir: cache}
+		reader, err := repository.Connect(t.Context(), decorate.ReadOnly(store), keys("k"), repository.CreateOptions{}, opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found, err := reader.Copy(t.Context(), c.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		blocks := &count{}
+		if n, err := block.Restore(t.Context(), reader, found, blocks, block.Options{}); err != nil || n != 2 || blocks.Load() != 2 {
+			t.Errorf("restored %d blocks, %v", n, err)
+		}
+		if damages, err := block.Verify(t.Context(), reader, []repository.Copy{found}, block.Options{}); err != nil || len(damages) > 0 {
+			t.Errorf("%v, %v", damages, err)
+		}
+		if _, err := tryCopy(t.Context(), reader, "vol-2", 2); err == nil {
+			t.Error("wrote")
+		}
+		if err := reader.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+	if after := store.Keys(""); !slices.Equal(before, after) {
+		t.Errorf("%v became %v", before, after)
+	}
+}
+
+type count struct{ atomic.Int64 }
+
+func (c *count) WriteBlock(context.Context, int64, []byte) error {
+	c.Add(1)
+	return nil
 }
