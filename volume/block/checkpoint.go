@@ -57,6 +57,10 @@ type checkpoints struct {
 	id     string // of the last; empty for none
 }
 
+// staleAfter is the time without a checkpoint after which a run must not go on. Maintenance may by then have marked chunks that the run takes
+// for stored; kopia's margin is 24 hours. Only a process that was suspended gets there.
+const staleAfter = 20 * time.Hour
+
 // maybeCheckpoint makes a checkpoint where one is due and nobody is making one.
 func (c *copier) maybeCheckpoint(ctx context.Context, read int64) error {
 	s := &c.saving
@@ -66,8 +70,12 @@ func (c *copier) maybeCheckpoint(ctx context.Context, read int64) error {
 	if s.last.IsZero() {
 		s.last = c.started
 	}
-	due := s.bytes >= c.opts.CheckpointBytes || now.Sub(s.last) >= c.opts.CheckpointEvery
+	idle := now.Sub(s.last)
+	due := s.bytes >= c.opts.CheckpointBytes || idle >= c.opts.CheckpointEvery
 	s.mu.Unlock()
+	if idle > staleAfter {
+		return fmt.Errorf("no checkpoint for %v: start the copy anew, it goes on with the last one", idle.Round(time.Minute))
+	}
 	if !due || !s.making.TryLock() {
 		return nil
 	}

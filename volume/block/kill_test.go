@@ -8,6 +8,7 @@ import (
 	"os"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"kedge.dev/kedge/plugins"
 	"kedge.dev/kedge/volume/block"
@@ -155,4 +156,40 @@ func TestCancel(t *testing.T) {
 		t.Fatalf("a cancelled copy returned %v", err)
 	}
 	check(t, r, copyDisk(t, r, "snap-1", d, nil, nil).Copy, d)
+}
+
+// TestSuspended: a run that slept through a maintenance does not go on, and the next one does.
+func TestSuspended(t *testing.T) {
+	rng := rand.New(rand.NewPCG(29, 30))
+	d := newDisk(1 << 30)
+	for i := range int64(20) {
+		d.write(i*plugins.BlockSize, random(rng, plugins.BlockSize))
+	}
+	r, store, clock := newRepository(t)
+	maintainer := open(t, store, clock.Now)
+	reads := 0
+	src := &source{disk: d, before: func() error {
+		if reads++; reads != 15 {
+			return nil
+		}
+		clock.Advance(49 * time.Hour)
+		_, err := maintainer.Maintain(t.Context(), repository.MaintainOptions{Force: true})
+		return err
+	}}
+	req := block.Request{Volume: volume, Snapshot: "snap-1"}
+	opts := block.Options{Parallel: 1, CheckpointBytes: 4 << 20}
+	if _, err := block.Copy(t.Context(), r, src, req, opts); err == nil {
+		t.Fatal("went on after 49 hours")
+	}
+	done, err := block.Copy(t.Context(), open(t, store, clock.Now), src, req, opts)
+	if err != nil || done.Resumed == 0 {
+		t.Fatalf("%+v, %v", done, err)
+	}
+	for range 3 {
+		clock.Advance(25 * time.Hour)
+		if _, err := maintainer.Maintain(t.Context(), repository.MaintainOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check(t, r, done.Copy, d)
 }
