@@ -201,6 +201,7 @@ func Save(ctx context.Context, w repo.RepositoryWriter, c Copy, root *snapshot.D
 	if c.Kind == "" {
 		return Copy{}, fmt.Errorf("save the copy of %s: it has no kind", c.Volume)
 	}
+	c.Started, c.Completed = c.Started.Round(0).UTC(), c.Completed.Round(0).UTC() // as they are read back
 	m := &snapshot.Manifest{
 		Source: c.Volume.source(), StartTime: fs.UTCTimestampFromTime(c.Started), EndTime: fs.UTCTimestampFromTime(c.Completed),
 		IncompleteReason: c.Incomplete, RootEntry: root,
