@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -34,7 +35,9 @@ type Result struct {
 }
 
 // Copy copies what the source lists into the repository, and takes the rest from the base copy. A run that was ended goes on with what its last
-// checkpoint holds, if it is called with the same volume, snapshot and base. The copy exists once Copy has returned without error, and not before.
+// checkpoint holds, if it is called with the same volume, snapshot and base; a snapshot that was copied already is not read again, and the copy that is returned is one
+// of its own. After an error there may be a copy too, if only the last reply was lost: nobody names it, so maintenance forgets it. The error wraps
+// ErrBase where a copy without a base is what remains to be done.
 func Copy(ctx context.Context, r *repository.Repository, src plugins.BlockSource, req Request, opts Options) (Result, error) {
 	c := &copier{
 		r: r, src: src, req: req, opts: opts.withDefaults(), info: volumeInfo{Format: 1, SizeBytes: src.SizeBytes(), BlockSize: blockSize},
@@ -107,6 +110,9 @@ func (c *copier) baseID() string {
 }
 
 func (c *copier) run(ctx context.Context) error {
+	if found, err := c.again(ctx); found || err != nil {
+		return err
+	}
 	if err := c.begin(ctx); err != nil {
 		return err
 	}
@@ -124,6 +130,21 @@ func (c *copier) run(ctx context.Context) error {
 	return c.forgetCheckpoint(ctx)
 }
 
+// again finds a whole copy of the snapshot, whose maker may have died before he recorded it, and makes one of the same tree.
+func (c *copier) again(ctx context.Context) (found bool, err error) {
+	copies, err := c.r.Copies(ctx, repository.Filter{Volume: c.req.Volume, Kind: Kind, Snapshot: c.req.Snapshot})
+	if err != nil {
+		return false, err
+	}
+	for _, done := range copies {
+		if done.SizeBytes == c.info.SizeBytes {
+			c.result.Copy, err = repository.Save(ctx, c.w, c.describe(""), done.Root())
+			return true, err
+		}
+	}
+	return false, nil
+}
+
 // describe is the copy's manifest as of now.
 func (c *copier) describe(incomplete string) repository.Copy {
 	return repository.Copy{
@@ -133,18 +154,31 @@ func (c *copier) describe(incomplete string) repository.Copy {
 }
 
 // begin loads the tree to start from: that of an earlier run's checkpoint, or the base's, which becomes a checkpoint at once: from then on
-// maintenance keeps what this copy will refer to, though the base be forgotten meanwhile.
+// maintenance keeps what this copy will refer to, though the base be forgotten meanwhile. If the base is still there after that, no maintenance can have
+// begun to remove what it refers to.
 func (c *copier) begin(ctx context.Context) error {
 	found, err := c.resume(ctx)
 	if err != nil || found || c.baseID() == "" {
 		return err
 	}
+	id := c.req.Base.ID
 	base, err := readRoot(ctx, c.w, c.req.Base.Root())
-	if err != nil {
-		return fmt.Errorf("read the base copy %s: %w", c.req.Base.ID, err)
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case err != nil:
+		return fmt.Errorf("%w: read %s: %w", ErrBase, id, err)
 	}
 	c.extents = base.extents
-	return c.checkpoint(ctx)
+	if err := c.checkpoint(ctx); err != nil {
+		return err
+	}
+	if _, err := c.r.Copy(ctx, id); errors.Is(err, repository.ErrNoCopy) {
+		return fmt.Errorf("%w: %w", ErrBase, err)
+	} else if err != nil {
+		return err
+	}
+	return nil
 }
 
 // fill has the source list its blocks, and copies them folder by folder.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"kedge.dev/kedge/plugins"
 	"kedge.dev/kedge/plugins/file"
@@ -34,7 +35,7 @@ func TestRoundTrip(t *testing.T) {
 // TestBase refuses to take over blocks from what the source does not compare with.
 func TestBase(t *testing.T) {
 	rng := rand.New(rand.NewPCG(23, 24))
-	r, _, _ := newRepository(t)
+	r, _, clock := newRepository(t)
 	d := newDisk(1 << 30)
 	d.write(0, random(rng, 100))
 	base := copyDisk(t, r, "snap-1", d, nil, nil).Copy
@@ -67,6 +68,25 @@ func TestBase(t *testing.T) {
 	}
 	if _, err := block.Copy(t.Context(), r, &source{disk: d}, block.Request{Volume: volume}, block.Options{}); err == nil {
 		t.Error("copied a snapshot without a name")
+	}
+	// What was copied is not read again.
+	more, err := block.Copy(t.Context(), r, &source{disk: d}, block.Request{Volume: volume, Snapshot: "snap-2"}, block.Options{})
+	if err != nil || more.Blocks != 0 || more.Copy.ID == done.Copy.ID {
+		t.Errorf("%+v, %v", more, err)
+	}
+	check(t, r, more.Copy, d)
+	// A base that was forgotten, and is removed in the end, is none.
+	src := &source{disk: d, base: d, baseID: "snap-1"}
+	forget := func(c repository.Copy) bool { return c.ID != base.ID }
+	for day := range 6 {
+		clock.Advance(25 * time.Hour)
+		if _, err := r.Maintain(t.Context(), repository.MaintainOptions{Keep: forget}); err != nil {
+			t.Fatal(err)
+		}
+		req := block.Request{Volume: volume, Snapshot: fmt.Sprintf("snap-late-%d", day), Base: &base}
+		if _, err := block.Copy(t.Context(), r, src, req, block.Options{}); !errors.Is(err, block.ErrBase) {
+			t.Errorf("day %d: %v", day, err)
+		}
 	}
 	if _, err := block.Restore(t.Context(), r, *other(func(c *repository.Copy) { c.Kind = "files" }), discard{}, block.Options{}); err == nil {
 		t.Error("restored files as blocks")

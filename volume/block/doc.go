@@ -27,8 +27,8 @@ const (
 
 // Errors that callers test for, with errors.Is.
 var (
-	// ErrBase means that the base copy is not what the source lists its differences to. A copy without a base is always possible.
-	ErrBase = errors.New("the base copy is not of the snapshot that the source compares with")
+	// ErrBase means that the base copy is not what the source lists its differences to, or is gone. A copy without a base is always possible.
+	ErrBase = errors.New("the base copy does not serve")
 	// ErrDamaged means that a copy's bytes are not those that were stored.
 	ErrDamaged = errors.New("the copy is damaged")
 )

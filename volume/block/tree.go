@@ -250,7 +250,7 @@ func writeDir(ctx context.Context, w repo.RepositoryWriter, name string, entries
 // writeExtent stores a folder; nil where it has no block.
 func writeExtent(ctx context.Context, w repo.RepositoryWriter, n int64, ext extent) (*snapshot.DirEntry, error) {
 	if len(ext) == 0 {
-		return nil, nil //nolint:nilnil // no blocks, no folder
+		return nil, nil
 	}
 	sums, err := writeFile(ctx, w, sumsFile, formatSums(ext))
 	if err != nil {

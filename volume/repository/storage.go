@@ -65,7 +65,8 @@ type connection struct{}
 
 type storageKey struct{}
 
-func init() { //nolint:gochecknoinits // kopia opens storages only by a name that is registered
+// kopia opens storages only by a name that is registered.
+func init() {
 	blob.AddSupportedStorage(storageType, connection{}, func(ctx context.Context, _ *connection, _ bool) (blob.Storage, error) {
 		s, ok := ctx.Value(storageKey{}).(*storage)
 		if !ok {
