@@ -91,7 +91,9 @@ func failed(s plugins.Snapshot, remedy string) error {
 }
 
 // words are an error of the SDK in fewer words.
-func (p *Provider) words(err error) error { return awsconf.Diagnose(err, p.where(), p.opts.Now()).As(err) }
+func (p *Provider) words(err error) error {
+	return awsconf.Diagnose(err, p.where(), p.opts.Now()).As(err)
+}
 
 // configured is an error about what the caller gave.
 func configured(remedy, format string, args ...any) error {
