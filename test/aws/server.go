@@ -27,6 +27,7 @@ type call struct {
 	body    []byte
 	form    url.Values // of the query protocol
 	path    []string   // matches of the operation's path
+	perform func(*Cloud, *call) (*answer, *apiError)
 }
 
 // apiError is a refusal.
@@ -58,8 +59,16 @@ type protocol struct {
 }
 
 var protocols = map[string]protocol{
-	"ec2": {queryOperation, (*Cloud).performEC2, refuseQuery, apiError{http.StatusServiceUnavailable, "RequestLimitExceeded", "", "Request limit exceeded."}},
-	"ebs": {blocksOperation, (*Cloud).performBlocks, refuseJSON, apiError{http.StatusBadRequest, "RequestThrottledException", "ACCOUNT_THROTTLED", "Rate exceeded."}},
+	"ec2":               {queryOperation, (*Cloud).performEC2, refuseQuery, apiError{http.StatusServiceUnavailable, "RequestLimitExceeded", "", "Request limit exceeded."}},
+	"ebs":               restProtocol(directOperations, refuseJSON, apiError{http.StatusBadRequest, "RequestThrottledException", "ACCOUNT_THROTTLED", "Rate exceeded."}),
+	"elasticfilesystem": restProtocol(fileOperations, refuseFiles, apiError{http.StatusTooManyRequests, "ThrottlingException", "", "Rate exceeded."}),
+	"sts":               {tokenOperation, (*Cloud).performToken, refuseToken, apiError{http.StatusBadRequest, "Throttling", "", "Rate exceeded"}},
+	"kms":               {keyOperation, (*Cloud).performKey, refuseKey, apiError{http.StatusBadRequest, "ThrottlingException", "", "Rate exceeded"}},
+}
+
+func restProtocol(operations []restOperation, refuse func(*call, *apiError) *answer, throttled apiError) protocol {
+	find, perform := rest(operations)
+	return protocol{find, perform, refuse, throttled}
 }
 
 // ServeHTTP answers one request.
