@@ -29,13 +29,28 @@ func TestErrors(t *testing.T) {
 		{aws.Fault{Op: "DescribeVolumes", Code: "UnauthorizedOperation", Status: 403}, plugins.ErrAccess, "allow ec2:DescribeVolumes"},
 	} {
 		t.Run(c.fault.Code, func(t *testing.T) {
-			cloud, clock := aws.New(t, aws.Options{}), newClock()
+			clock := newClock()
+			cloud := aws.New(t, aws.Options{Now: clock.Now})
 			c.fault.Times = -1
 			cloud.Inject(c.fault)
 			_, err := open(t, cloud, clock).CreateVolume(t.Context(), plugins.VolumeRequest{Token: "t", SizeBytes: 1, Zone: "eu-west-1a"})
 			wantError(t, err, c.sentinel, c.text)
 		})
 	}
+}
+
+// TestClock is about requests that are refused because of the clock that signed them.
+func TestClock(t *testing.T) {
+	clock := newClock()
+	cloud := aws.New(t, aws.Options{Now: clock.Now}) // the test's own clock is another
+	cloud.Inject(aws.Fault{Code: "AuthFailure", Status: 401, Times: -1})
+	cfg := cloud.Config(cloud.Region())
+	p, err := ebs.New(cfg, ebs.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = p.Describe(t.Context(), []string{"vol-00000000"})
+	wantError(t, err, plugins.ErrAccess, "set the clock of this machine")
 }
 
 func wantError(t *testing.T, err, sentinel error, text string) {

@@ -1,5 +1,10 @@
 // Package ebs is the volume provider of Amazon Elastic Block Store: snapshots and volumes through EC2, the snapshots' bytes through the EBS
 // direct APIs.
+//
+// It calls ec2:DescribeVolumes, DescribeInstances and DescribeSnapshots; to take and keep snapshots CreateSnapshot, CreateSnapshots,
+// DeleteSnapshot and CreateTags; to restore CreateVolume and DeleteVolume; to read blocks ebs:ListSnapshotBlocks, ListChangedBlocks and
+// GetSnapshotBlock; to write them StartSnapshot, PutSnapshotBlock and CompleteSnapshot. With keys of KMS, kms:Decrypt, GenerateDataKeyWithoutPlaintext,
+// ReEncrypt and CreateGrant go with these ("Required permissions" of Amazon EBS encryption, EBS User Guide).
 package ebs
 
 import (
@@ -33,7 +38,7 @@ const gib = 1 << 30
 const (
 	firstPause = 500 * time.Millisecond
 	lastPause  = 15 * time.Second
-	// settleLooks is how often something is looked for that EC2 may not show yet: about 30 s with the pauses above. EC2 gives no bound
+	// settleLooks is how often something is looked for that EC2 may not show yet: about 45 s with the pauses above. EC2 gives no bound
 	// ("Eventual consistency" of the EC2 API Reference); seconds are usual.
 	settleLooks = 7
 )
@@ -79,9 +84,7 @@ func New(cfg aws.Config, opts Options) (*Provider, error) {
 	}
 	p := &Provider{region: cfg.Region, opts: opts, asked: map[string]bool{}}
 	if cfg.Region == "" {
-		return nil, p.fail(context.Background(), "open", "", &awsconf.ConfigError{ //nolint:contextcheck // nothing waits
-			Field: "region", Detail: "no region is set", Remedy: "set the region in AWS_REGION or in the profile",
-		})
+		return nil, p.classify("open", "", configured("set the region in AWS_REGION or in the profile", "no region is set"))
 	}
 	retryer := awsconf.NewRetryer(opts.MaxAttempts, retried...)
 	p.once = once{retryer}
