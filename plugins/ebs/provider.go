@@ -29,8 +29,13 @@ import (
 // Name is what records and reports call the provider.
 const Name = "ebs"
 
-// TokenTag is the tag that holds the token of the request that made a snapshot or a volume.
-const TokenTag = "kedge.dev/token"
+// The tags by which requests are known again.
+const (
+	// TokenTag holds the token of the request that made a snapshot or a volume.
+	TokenTag = "kedge.dev/token"
+	// VolumesTag holds a hash of the volumes that a snapshot's request was for, so that a token that is used for other volumes is noticed.
+	VolumesTag = "kedge.dev/volumes"
+)
 
 const gib = 1 << 30
 

@@ -3,6 +3,8 @@ package ebs
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"maps"
@@ -26,8 +28,9 @@ const rounds = 4
 type request struct {
 	plugins.SnapshotRequest
 
-	tags  map[string]string // of every snapshot
-	taken map[string]taken  // by handle
+	tags    map[string]string // of every snapshot
+	volumes string            // the hash of the handles
+	taken   map[string]taken  // by handle
 
 	refused error // why CreateSnapshots was not performed, if that is all that is known
 }
@@ -105,8 +108,20 @@ func newRequest(req plugins.SnapshotRequest) (*request, error) {
 			return nil, err
 		}
 	}
-	tags, err := withToken(req.Token, req.Tags)
-	return &request{SnapshotRequest: req, tags: tags, taken: map[string]taken{}}, err
+	sum := sha256.Sum256([]byte(strings.Join(slices.Sorted(slices.Values(req.Handles)), " ")))
+	r := &request{SnapshotRequest: req, volumes: hex.EncodeToString(sum[:8]), taken: map[string]taken{}}
+	var err error
+	r.tags, err = r.tagsWith(nil)
+	return r, err
+}
+
+// tagsWith are the tags of a snapshot that has some of its own.
+func (r *request) tagsWith(own map[string]string) (map[string]string, error) {
+	tags, err := withToken(r.Token, r.Tags, own)
+	if err == nil {
+		tags[VolumesTag] = r.volumes
+	}
+	return tags, err
 }
 
 func (r *request) missing() (handles []string) {
@@ -125,14 +140,20 @@ func (r *request) add(s taken) {
 	}
 }
 
-// find looks for the token's snapshots. Those of volumes that were not asked for were attached in the wrong moment, and go.
+// find looks for the token's snapshots. Those that are this request's, but of volumes that were not asked for, were attached in the wrong moment, and
+// go; those of another request with the token stay, and this one is refused.
 func (p *Provider) find(ctx context.Context, r *request) error {
 	described, err := p.snapshots(ctx, filter("tag:"+TokenTag, literal(r.Token)))
 	if err != nil {
 		return err
 	}
 	for _, s := range described {
-		if out := snapshot(s); out.Tags[TokenTag] == r.Token {
+		out := snapshot(s)
+		switch {
+		case out.Tags[TokenTag] != r.Token:
+		case out.Tags[VolumesTag] != r.volumes:
+			return configured("use another token", "token %s was used for the snapshot %s of other volumes", r.Token, out.ID)
+		default:
 			if err := p.keep(ctx, r, taken{out, aws.ToTime(s.StartTime)}); err != nil {
 				return err
 			}
@@ -291,7 +312,7 @@ func without(instance types.Instance, handles []string) *types.InstanceSpecifica
 }
 
 func (p *Provider) askVolume(ctx context.Context, r *request, handle string) error {
-	tags, err := withToken(r.Token, r.Tags, r.ByHandle[handle])
+	tags, err := r.tagsWith(r.ByHandle[handle])
 	if err != nil {
 		return err
 	}

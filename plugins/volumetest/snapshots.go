@@ -124,6 +124,19 @@ func testSameToken(t *testing.T, w *World) {
 	count(t, "snapshots", w.Snapshots(), 6)
 }
 
+// testTokenOfOthers is about a token that is used for two sets of volumes by mistake: nobody's snapshot may suffer.
+func testTokenOfOthers(t *testing.T, w *World) {
+	first, second := w.NewVolume(t, "m"), w.NewVolume(t, "m")
+	id := completed(t, w, snap(t, w, "token", first)[0].ID).ID
+	for _, handles := range [][]string{{second}, {first, second}} {
+		_, err := w.Provider.Snapshot(t.Context(), plugins.SnapshotRequest{Token: "token", Handles: handles})
+		want(t, "Snapshot with the token of other volumes", err, plugins.ErrConfig)
+	}
+	if found := w.Snapshots(); !slices.Equal(found, []string{id}) {
+		t.Errorf("the snapshots are %v, want %s alone", found, id)
+	}
+}
+
 func testTags(t *testing.T, w *World) {
 	volumes := []string{w.NewVolume(t, "m"), w.NewVolume(t, "m"), w.NewVolume(t, "")}
 	taken, err := w.Provider.Snapshot(t.Context(), plugins.SnapshotRequest{

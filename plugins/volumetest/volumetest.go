@@ -78,6 +78,7 @@ func TestSnapshotter(t *testing.T, open Open) {
 		{"SnapshotAndRestore", testSnapshotAndRestore},
 		{"Moment", testMoment},
 		{"SameToken", testSameToken},
+		{"TokenOfOthers", testTokenOfOthers},
 		{"Tags", testTags},
 		{"FindByAllTags", testFindByAllTags},
 		{"OneMachine", testOneMachine},
