@@ -131,8 +131,8 @@ func uncertain(ctx context.Context, err error) bool {
 	case errors.As(err, &api):
 		return awsconf.Status(err) >= http.StatusInternalServerError
 	}
-	var creds *awsconf.CredentialsError
-	return !errors.As(err, &creds)
+	// Without credentials, or with a server whose certificate is not trusted, nothing was sent.
+	return awsconf.Diagnose(err, "", time.Time{}).Kind == awsconf.Other
 }
 
 // pause waits before look number n, counted from 0.

@@ -3,7 +3,6 @@ package aws
 import (
 	"bytes"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -83,13 +82,14 @@ func (c *Cloud) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "no such service: "+found[3], http.StatusNotFound)
 		return
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, largestBody))
-	if err != nil {
+	var body bytes.Buffer
+	body.Grow(int(min(max(r.ContentLength, 0), largestBody)) + bytes.MinRead)
+	if _, err := body.ReadFrom(http.MaxBytesReader(w, r.Body, largestBody)); err != nil {
 		return // the client is gone, or mad
 	}
 	c.mu.Lock()
 	c.nextID++
-	in := &call{Request: r, region: found[2], service: found[3], account: c.accounts[found[1]], now: c.opts.Now(), id: fmt.Sprintf("req-%d", c.nextID), body: body}
+	in := &call{Request: r, region: found[2], service: found[3], account: c.accounts[found[1]], now: c.opts.Now(), id: fmt.Sprintf("req-%d", c.nextID), body: body.Bytes()}
 	c.mu.Unlock()
 	if !p.operation(in) {
 		c.write(w, p.refuse(in, refuse("InvalidAction", "The action is not valid for this web service.")), in, nil)
