@@ -14,7 +14,6 @@ import (
 	"errors"
 	"net"
 	"net/http"
-	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -72,8 +71,7 @@ type Provider struct {
 	once   aws.Retryer // for calls that are not to be performed twice
 	opts   Options
 
-	mu    sync.Mutex
-	asked map[string]bool // tokens of snapshots that this process has asked for
+	tokens tokens
 }
 
 var _ plugins.BlockSnapshots = (*Provider)(nil)
@@ -87,7 +85,7 @@ func New(cfg aws.Config, opts Options) (*Provider, error) {
 	if opts.Now == nil {
 		opts.Now = time.Now //nolint:forbidigo // the default of a field
 	}
-	p := &Provider{region: cfg.Region, opts: opts, asked: map[string]bool{}}
+	p := &Provider{region: cfg.Region, opts: opts}
 	if cfg.Region == "" {
 		return nil, p.classify("open", "", configured("set the region in AWS_REGION or in the profile", "no region is set"))
 	}

@@ -51,7 +51,12 @@ func (p *Provider) Snapshot(ctx context.Context, req plugins.SnapshotRequest) ([
 	if err != nil {
 		return nil, p.fail(ctx, "snapshot", object, err)
 	}
-	r.Retry = p.askedBefore(req.Token) || req.Retry
+	again, release, err := p.tokens.take(ctx, req.Token)
+	if err != nil {
+		return nil, p.fail(ctx, "snapshot", object, err)
+	}
+	defer release()
+	r.Retry = again || req.Retry
 	if err = p.find(ctx, r); err == nil && r.Retry {
 		err = p.settle(ctx, r, req.Handles)
 	}
@@ -64,33 +69,12 @@ func (p *Provider) Snapshot(ctx context.Context, req plugins.SnapshotRequest) ([
 		}
 		if err := p.ask(ctx, r); err != nil {
 			if len(r.taken) == 0 && code(err) != "" && !uncertain(ctx, err) {
-				p.forget(req.Token) // it was refused: there is nothing that the next call would have to wait for
+				p.tokens.forget(req.Token) // it was refused: there is nothing that the next call would have to wait for
 			}
 			return nil, p.fail(ctx, "snapshot", strings.Join(r.missing(), ", "), err)
 		}
 	}
 	return p.finish(ctx, r)
-}
-
-// mostAsked bounds the tokens that are remembered, some 100 bytes each.
-const mostAsked = 10_000
-
-// askedBefore notes a token, and says whether it was noted before.
-func (p *Provider) askedBefore(token string) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	before := p.asked[token]
-	if len(p.asked) >= mostAsked {
-		clear(p.asked) // what was asked long ago is shown by now
-	}
-	p.asked[token] = true
-	return before
-}
-
-func (p *Provider) forget(token string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	delete(p.asked, token)
 }
 
 // newRequest checks a request.

@@ -78,6 +78,7 @@ func TestSnapshotter(t *testing.T, open Open) {
 		{"SnapshotAndRestore", testSnapshotAndRestore},
 		{"Moment", testMoment},
 		{"SameToken", testSameToken},
+		{"SameTokenAtOnce", testSameTokenAtOnce},
 		{"TokenOfOthers", testTokenOfOthers},
 		{"Tags", testTags},
 		{"FindByAllTags", testFindByAllTags},
