@@ -21,6 +21,10 @@ import (
 
 var errChanging = errors.New("the volumes of the instance changed again and again")
 
+// copiedFrom is what snapshots usually name as their volume that CopySnapshot or StartSnapshot made; what they name means nothing (CopySnapshot of the
+// EC2 API Reference).
+const copiedFrom = "vol-ffffffff"
+
 // rounds is how often what is missing is asked for: again only where volumes were attached or detached meanwhile, or replies were lost.
 const rounds = 4
 
@@ -33,6 +37,7 @@ type request struct {
 	taken   map[string]taken  // by handle
 
 	refused error // why CreateSnapshots was not performed, if that is all that is known
+	unsure  bool  // a call may have been performed though its answer was lost
 }
 
 // taken is a snapshot of the request's token.
@@ -68,7 +73,7 @@ func (p *Provider) Snapshot(ctx context.Context, req plugins.SnapshotRequest) ([
 			return nil, p.fail(ctx, "snapshot", strings.Join(r.missing(), ", "), cmp.Or(r.refused, errChanging))
 		}
 		if err := p.ask(ctx, r); err != nil {
-			if len(r.taken) == 0 && code(err) != "" && !uncertain(ctx, err) {
+			if len(r.taken) == 0 && !r.Retry && !r.unsure && code(err) != "" {
 				p.tokens.forget(req.Token) // it was refused: there is nothing that the next call would have to wait for
 			}
 			return nil, p.fail(ctx, "snapshot", strings.Join(r.missing(), ", "), err)
@@ -137,6 +142,8 @@ func (p *Provider) find(ctx context.Context, r *request) error {
 		case out.Tags[TokenTag] != r.Token:
 		case out.Tags[VolumesTag] != r.volumes:
 			return configured("use another token", "token %s was used for the snapshot %s of other volumes", r.Token, out.ID)
+		case !slices.Contains(r.Handles, out.Handle) && (out.Handle == copiedFrom || aws.ToString(s.Description) != *description(r.Token)):
+			// Somebody's copy of one of them, tags and all.
 		default:
 			if err := p.keep(ctx, r, taken{out, aws.ToTime(s.StartTime)}); err != nil {
 				return err
@@ -323,6 +330,7 @@ func (p *Provider) certain(ctx context.Context, r *request, handles []string, ca
 		if !uncertain(ctx, err) {
 			return err
 		}
+		r.unsure = true
 		if settleErr := p.settle(ctx, r, handles); settleErr != nil {
 			return fmt.Errorf("%w; look whether it was performed: %w", err, settleErr)
 		}
