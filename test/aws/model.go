@@ -199,6 +199,19 @@ func (c *Cloud) Snapshots() []string {
 	return slices.Sorted(maps.Keys(c.snapshots))
 }
 
+// Tags are those of a volume or snapshot; nil where there is none.
+func (c *Cloud) Tags(id string) map[string]string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if v := c.volumes[id]; v != nil {
+		return maps.Clone(v.tags)
+	}
+	if s := c.snapshots[id]; s != nil {
+		return maps.Clone(s.tags)
+	}
+	return nil
+}
+
 // SnapshotBlocks is how many blocks a snapshot has in itself and its parents.
 func (c *Cloud) SnapshotBlocks(id string) int {
 	c.mu.Lock()
