@@ -58,6 +58,8 @@ const (
 	VolumeFilled Reason = "VolumeFilled"
 	// VolumeNotFilled: the volume with the data of the backup could not be made, so its PersistentVolume was not either.
 	VolumeNotFilled Reason = "VolumeNotFilled"
+	// TemporaryLeft: what was needed only while volumes were made could not be removed.
+	TemporaryLeft Reason = "TemporaryLeft"
 	// Converted: the target takes the object in another version.
 	Converted Reason = "Converted"
 	// OwnerDropped: an owner is neither restored nor in the target, so the reference to it is left out.

@@ -16,6 +16,8 @@ import (
 	"kedge.dev/kedge/backup/archive"
 	"kedge.dev/kedge/internal/kube"
 	"kedge.dev/kedge/plugins"
+	"kedge.dev/kedge/volume/block"
+	"kedge.dev/kedge/volume/repository"
 )
 
 // Tags that every snapshot of Kedge has, so that it is found again by whoever lost sight of it.
@@ -26,6 +28,9 @@ const (
 	TagAttempt  = "kedge.dev/attempt"    // the attempt of the archive
 	TagCluster  = "kedge.dev/cluster-uid"
 	TagClaim    = "kedge.dev/claim" // "namespace/name"
+	// TagRole is RoleBase on a snapshot that the backup does not keep for itself: the volume's next copy is compared with it.
+	TagRole  = "kedge.dev/role"
+	RoleBase = "base"
 )
 
 // Reasons of remarks about volumes.
@@ -48,6 +53,8 @@ type Taker struct {
 	Now       func() time.Time
 	// Sleep waits, or returns the context's error.
 	Sleep func(context.Context, time.Duration) error
+	// Repository opens where copies go. It is called when the first copy is about to be made; nil means that there can be none.
+	Repository func(context.Context) (*repository.Repository, error)
 	// Progress tells how many of the volumes are done. It may be nil.
 	Progress func(done, total int)
 }
@@ -92,6 +99,7 @@ type taking struct {
 	handle   string
 	source   plugins.Volume
 	snapshot plugins.Snapshot
+	copyID   string
 	taken    time.Time
 	err      error
 	reason   string
@@ -117,6 +125,9 @@ func (t *Taker) Take(ctx context.Context, req Request) (*Result, error) {
 	if err := t.wait(ctx, todo); err != nil {
 		return nil, err
 	}
+	if err := t.copies(ctx, req, todo); err != nil {
+		return nil, err
+	}
 	for _, v := range todo {
 		if v.err != nil {
 			r.fail(v.claim, v.reason, "%v", v.err)
@@ -134,10 +145,17 @@ func (v *taking) fail(reason string, err error) {
 }
 
 func (v *taking) row() archive.Volume {
-	return archive.Volume{
+	row := archive.Volume{
 		Namespace: v.claim.Namespace, Claim: v.claim.Name, ClaimUID: v.claim.UID, Volume: v.claim.Volume, Provider: v.provider.Name(),
-		Source: v.source, Taken: v.taken.UTC().Round(0), SnapshotID: v.snapshot.ID,
+		Source: v.source, Taken: v.taken.UTC().Round(0), CopyID: v.copyID,
 	}
+	if v.copyID != "" {
+		row.CopyKind = block.Kind
+	}
+	if v.method.Snapshots() {
+		row.SnapshotID = v.snapshot.ID
+	}
+	return row
 }
 
 // plan finds the volume, the method and the provider of each claim.
@@ -183,7 +201,9 @@ func (t *Taker) plan(ctx context.Context, req Request, r *Result) ([]*taking, er
 func (t *Taker) provide(v *taking) {
 	for _, p := range t.Providers {
 		handle, ok := p.Handle(v.pv)
-		if _, can := p.(plugins.VolumeSnapshotter); ok && can && !v.method.Copies() {
+		_, snapshots := p.(plugins.VolumeSnapshotter)
+		_, blocks := p.(plugins.BlockSnapshots)
+		if ok && (blocks && t.Repository != nil || snapshots && !v.method.Copies()) {
 			v.provider, v.handle = p, handle
 			return
 		}
@@ -338,6 +358,9 @@ func (t *Taker) snapshotGroup(ctx context.Context, req Request, group []*taking)
 		if n := len(ask.Handles); n == 0 || ask.Handles[n-1] != v.handle {
 			ask.Handles = append(ask.Handles, v.handle)
 			ask.ByHandle[v.handle] = map[string]string{TagClaim: v.claim.String()}
+			if !v.method.Snapshots() {
+				ask.ByHandle[v.handle][TagRole] = RoleBase
+			}
 		}
 	}
 	at := t.Now()

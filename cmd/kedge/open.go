@@ -9,6 +9,7 @@ import (
 	"kedge.dev/kedge/backup/archive"
 	"kedge.dev/kedge/plugins"
 	"kedge.dev/kedge/server/location"
+	"kedge.dev/kedge/volume/repository"
 )
 
 // place is a configured location whose bucket is open.
@@ -56,6 +57,15 @@ func (a *app) unlock(ctx context.Context, p *place) (*archive.Keys, error) {
 		return nil, fmt.Errorf("unlock location %s: %w", p.object.Name, err)
 	}
 	return keys, nil
+}
+
+// openRepository opens the repository of volume copies of a location, without a cache: a command uses it once.
+func (a *app) openRepository(ctx context.Context, p *place) (*repository.Repository, error) {
+	keys, err := a.unlock(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	return location.Repository(ctx, p.store, keys, repository.Options{Now: a.env.Now, ReadOnly: p.object.Spec.ReadOnly})
 }
 
 // unlockIfPossible is unlock for commands that can do a part of their work without keys; it gives nil where there are none.

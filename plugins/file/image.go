@@ -172,6 +172,9 @@ type ImageTarget struct {
 
 var _ plugins.BlockTarget = (*ImageTarget)(nil)
 
+// SnapshotID is the file's path.
+func (t *ImageTarget) SnapshotID() string { return t.file.Name() }
+
 // CreateImage makes the file at path, which must not exist, with the volume's size and no data.
 func CreateImage(path string, sizeBytes int64) (*ImageTarget, error) {
 	if sizeBytes < 0 {

@@ -244,3 +244,40 @@ func (w *volumeWorld) copyBeside(t *testing.T, want map[string][]byte) {
 		}
 	}
 }
+
+// TestVolumeCopies copies a volume into the location twice, the second time only what changed, loses everything that EBS has of it, and
+// gets every byte of either moment back.
+func TestVolumeCopies(t *testing.T) {
+	w := newVolumeWorld(t)
+	r := mathrand.New(mathrand.NewPCG(4, 3))
+	volume := w.cloud.CreateVolume(aws.VolumeSpec{})
+	w.scribble(t, r, volume, 40)
+	w.claim(t, "shop", "data", volume)
+	w.handleOf(t, "shop", "data")
+	first := w.digest(t, volume)
+	w.must(t, "backup", "create", "first", "--volumes", "copy", "--kubeconfig", w.kubeconfig)
+	w.cloud.ResetUsage()
+	w.scribble(t, r, volume, 5)
+	second := w.digest(t, volume)
+	w.must(t, "backup", "create", "second", "--volumes", "copy", "--kubeconfig", w.kubeconfig)
+	if u := w.cloud.Usage(); u.BytesRead > 5*512<<10 {
+		t.Errorf("the second copy read %d bytes for five changed blocks: %v", u.BytesRead, u.Calls)
+	}
+	if n := len(w.cloud.Snapshots()); n != 1 {
+		t.Errorf("%d snapshots are kept for the next copy", n)
+	}
+	w.must(t, "backup", "verify", "second", "--deep")
+	w.lose(t, "shop")
+	w.must(t, "restore", "create", "--from-backup", "first", "--include-namespaces", "shop", "--kubeconfig", w.kubeconfig)
+	if !bytes.Equal(w.digest(t, w.handleOf(t, "shop", "data")), first) {
+		t.Error("the volume has other bytes than the first backup")
+	}
+	if n := len(w.cloud.Snapshots()); n != 1 {
+		t.Errorf("%d snapshots after the restore", n)
+	}
+	w.lose(t, "shop")
+	w.must(t, "restore", "create", "--from-backup", "second", "--include-namespaces", "shop", "--kubeconfig", w.kubeconfig)
+	if !bytes.Equal(w.digest(t, w.handleOf(t, "shop", "data")), second) {
+		t.Error("the volume has other bytes than the second backup")
+	}
+}
