@@ -260,8 +260,8 @@ func TestVolumeCopies(t *testing.T) {
 	w.scribble(t, r, volume, 5)
 	second := w.digest(t, volume)
 	w.must(t, "backup", "create", "second", "--volumes", "copy", "--kubeconfig", w.kubeconfig)
-	if u := w.cloud.Usage(); u.BytesRead > 5*512<<10 {
-		t.Errorf("the second copy read %d bytes for five changed blocks: %v", u.BytesRead, u.Calls)
+	if u := w.cloud.Usage(); u.BlockBytesRead > 5*512<<10 {
+		t.Errorf("the second copy read %d bytes for five changed blocks: %v", u.BlockBytesRead, u.Calls)
 	}
 	if n := len(w.cloud.Snapshots()); n != 1 {
 		t.Errorf("%d snapshots are kept for the next copy", n)
