@@ -63,12 +63,6 @@ func (s *blockStore) get(sum digest) ([]byte, error) {
 	return data, nil
 }
 
-// The values of whence for holes, as Linux has them (lseek(2)).
-const (
-	seekData = 3
-	seekHole = 4
-)
-
 // capture stores every block of a sparse file in which anything was ever written.
 func (s *blockStore) capture(path string) (map[int32]digest, error) {
 	file, err := os.Open(path)
