@@ -167,6 +167,7 @@ func (x *run) serviceSelects(namespace, name string) bool { return x.selectors[n
 
 // execute runs all steps.
 func (x *run) execute(ctx context.Context) error {
+	x.plan.reader.write(func(i int32) bool { return x.plan.items[i].step >= 0 && x.plan.items[i].state == Pending })
 	g, ctx := errgroup.WithContext(ctx)
 	for range x.e.concurrency() {
 		g.Go(func() error { return x.work(ctx) })
@@ -282,6 +283,7 @@ func (x *run) work(ctx context.Context) error {
 		err := ctx.Err()
 		if err == nil {
 			err = x.do(ctx, j.index, *j.raw)
+			x.keepParked(j)
 		}
 		if cap(*j.raw) <= 1<<20 {
 			x.buffers.Put(j.raw)
@@ -292,6 +294,15 @@ func (x *run) work(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// keepParked keeps an object for its next try.
+func (x *run) keepParked(j job) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.plan.items[j.index].flags&flagParked != 0 { // else it may be forgotten already
+		x.plan.reader.keep(j.index, *j.raw)
+	}
 }
 
 // check reads everything that the plan writes once before the first write, so that a damaged backup changes nothing, and
