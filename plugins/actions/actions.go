@@ -24,6 +24,9 @@ type Options struct {
 	// Restored says whether an object is part of the restore or exists in the target. It is asked for volumes of claims,
 	// for snapshots and claims that a claim was made from. The version of the reference is empty. Nil says no.
 	Restored func(ref plugins.Ref) bool
+	// OtherCluster says that the target is not the cluster that the items come from. What a volume or a snapshot stands for is then the
+	// source's too, which may still be at work with it.
+	OtherCluster bool
 	// ServiceSelects says whether a Service of this namespace and name has a selector, so that its Endpoints are made
 	// again. Nil says no.
 	ServiceSelects func(namespace, name string) bool
@@ -53,7 +56,7 @@ func All(opts Options) []plugins.Action {
 	return []plugins.Action{
 		service(opts), endpoints(opts), endpointSlice(opts),
 		pod(), job(),
-		claim(opts), volume(opts), storageClass(opts), snapshot(opts), snapshotContent(),
+		claim(opts), volume(opts), storageClass(opts), snapshot(opts), snapshotContent(opts),
 		&serviceAccount{policy: opts.Policy}, secret(), &awsAuth{}, configMap(),
 		namespace(), ingress(), apiService(), definition(), clusterRole(),
 		serverManaged(opts), ipAddress(),
