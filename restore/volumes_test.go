@@ -94,7 +94,7 @@ func claimRefOf(volume map[string]any) string {
 }
 
 // TestVolumeInUse copies a namespace within its cluster. Whatever the policy for existing objects, the volume stays with the claim that
-// has it.
+// has it, and the copy's claim asks for one of its own.
 func TestVolumeInUse(t *testing.T) {
 	cluster := testbed.SharedCluster(t, "1.36.3")
 	c := clientFor(t, cluster.Kedge(t))
@@ -129,6 +129,41 @@ func TestVolumeInUse(t *testing.T) {
 			if claimRefOf(after) != claimRefOf(before) {
 				t.Errorf("the volume was for %s, now %s", claimRefOf(before), claimRefOf(after))
 			}
+			checkEmptyVolume(t, c, r, preview, name)
+		})
+	}
+}
+
+// checkEmptyVolume looks at the claim of a copied namespace.
+func checkEmptyVolume(t *testing.T, c *kube.Client, r *Report, preview map[string]Change, ns string) {
+	t.Helper()
+	spec, _ := getObject(t, c, "/api/v1/namespaces/"+ns+"-test/persistentvolumeclaims/data")["spec"].(map[string]any)
+	if spec["volumeName"] != nil {
+		t.Errorf("the copy's claim waits for %v", spec["volumeName"])
+	}
+	want := "its volume " + ns + "-volume is that of the target's claim " + ns + "/data; the claim gets a new, empty one"
+	if said := entriesOf(r, "persistentvolumeclaims", ns, "data"); len(said) != 1 || said[0].Reason != EmptyVolume || said[0].Message != want {
+		t.Errorf("%+v", said)
+	}
+	if said := preview["persistentvolumeclaims "+ns+"/data"].Remarks; len(said) != 1 || said[0].Message != want {
+		t.Errorf("preview: %+v", said)
+	}
+}
+
+// TestVolumeOfMappedClaim moves a namespace into a cluster that does not have it, twice: the volume goes to the mapped claim, and stays there.
+func TestVolumeOfMappedClaim(t *testing.T) {
+	cluster := testbed.SharedCluster(t, "1.36.3")
+	c := clientFor(t, cluster.Kedge(t))
+	const ns = "mapped-volume"
+	req := request(ns)
+	req.Spec.NamespaceMapping = map[string]string{ns: ns + "-test"}
+	for _, want := range []v1alpha1.RestoreCounts{{Planned: 3, Created: 3, Warnings: 1}, {Planned: 3, Unchanged: 3, Warnings: 1}} {
+		r := restoreAll(t, engineFor(c, fromYAML(t, in(ns, volumeAndClaim))), req)
+		if r.Phase != v1alpha1.PhaseCompleted || r.Counts != want { // the warning is about the volume's reclaim policy
+			t.Fatalf("%s %+v %+v", r.Phase, r.Counts, r.Entries)
+		}
+		eventually(t, "the claim is bound", func() bool {
+			return phaseOf(getObject(t, c, "/api/v1/namespaces/"+ns+"-test/persistentvolumeclaims/data")) == "Bound"
 		})
 	}
 }
