@@ -105,7 +105,7 @@ func (e *Engine) newRun(p *Plan) (*run, error) {
 		PreserveNodePorts: spec.PreserveNodePorts, PreserveClusterIPs: spec.PreserveClusterIPs, IncludeControlled: spec.IncludeControlled,
 		Policy: spec.ExistingResourcePolicy, Restored: x.isRestored, TakenBy: x.takenBy, VolumeName: x.volumeName, MadeNew: x.makesNew,
 		ServiceSelects: x.serviceSelects,
-		EBSDriver: spec.EBSDriver, KeepInTree: sameEBS(p.Source.Cluster.Version, p.Target.Version),
+		EBSDriver:      spec.EBSDriver, KeepInTree: sameEBS(p.Source.Cluster.Version, p.Target.Version),
 		OtherCluster: p.Source.Cluster.UID != p.Target.UID,
 	})...)
 	if err != nil {
