@@ -89,6 +89,6 @@ const (
 	defaultWriters = 16
 	// partBytes is how many bytes of a large file one worker writes.
 	partBytes = 32 << 20
-	// maxUnreadable is how many files in a row may be unreadable in the repository before the repository itself is taken to be.
-	maxUnreadable = 100
+	// maxUnreadable is how many files and folders in a row may be unreadable in the repository before the repository itself is taken to be.
+	maxUnreadable = 20
 )
