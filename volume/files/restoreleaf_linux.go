@@ -136,6 +136,9 @@ const (
 
 // judge looks at what is there.
 func (r *restoreRun) judge(ctx context.Context, t *target, n *node, name, path string) (verdict, error) {
+	if !t.existed {
+		return verdictWrite, nil // this restore made the folder
+	}
 	var st unix.Stat_t
 	err := t.lstat(name, &st)
 	if errors.Is(err, unix.ENOENT) {
@@ -239,8 +242,8 @@ func (r *restoreRun) single(ctx context.Context, t *target, n *node, name, path 
 
 // make makes a file, link or special file, complete under a name that is not its own yet.
 func (r *restoreRun) make(ctx context.Context, t *target, n *node, part, path string) error {
-	if err := unix.Unlinkat(t.fd, part, 0); errors.Is(err, unix.EISDIR) {
-		if err := r.remove(t.dir, part, 0); err != nil {
+	if t.existed { // a restore before this one may have been killed
+		if err := r.remove(t.dir, part, 0); err != nil && !errors.Is(err, unix.ENOENT) {
 			return fmt.Errorf("remove what is in the way: %w", err)
 		}
 	}
