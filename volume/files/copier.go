@@ -24,7 +24,7 @@ type Copier struct {
 	// CheckpointEvery is how often the state of an unfinished copy is saved, so that a copy after a crash need not read again what was
 	// read; zero means ten minutes, below zero never.
 	CheckpointEvery time.Duration
-	// Skip leaves out what it says yes to, with all that is below. Nil skips nothing.
+	// Skip leaves out what it says yes to, with all that is below. Nil skips nothing. It is called from many goroutines.
 	Skip func(path string, isDir bool) bool
 	// Progress is told about once a second how far a copy is, and at its end. Calls do not overlap.
 	Progress func(CopyProgress)
@@ -89,4 +89,7 @@ const (
 	// rereadBelow: a file of fewer bytes that changed while it was read is read again, rereads times.
 	rereadBelow = 64 << 20
 	rereads     = 2
+	// lastWords is how long a copy that was cancelled or failed may take to save its state: less than the time that Kubernetes gives a
+	// container to end.
+	lastWords = 20 * time.Second
 )

@@ -54,17 +54,31 @@ func (c *Copier) Copy(ctx context.Context, w repo.RepositoryWriter, req CopyRequ
 	if err := r.prepare(d); err != nil {
 		return nil, fmt.Errorf("copy files: %w", err)
 	}
+	var res *CopyResult
 	entry, err := r.walk(ctx, d)
+	if err == nil {
+		res, err = r.finish(ctx, entry)
+	}
 	if err != nil {
 		// The caller's context may be the reason; the checkpoint is what makes the next copy short.
-		saveErr := r.checkpoint(context.WithoutCancel(ctx), "canceled")
-		return nil, fmt.Errorf("copy files of %s: %w", req.Dir, errors.Join(err, saveErr))
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWords)
+		defer cancel()
+		err = errors.Join(err, r.checkpoint(last, "canceled"))
+		return nil, fmt.Errorf("copy files of %s: %w", req.Dir, err)
 	}
-	return r.finish(ctx, entry)
+	return res, nil
 }
 
 func (r *copyRun) prepare(d *dir) error {
 	r.remarks.hook = r.Remark
+	if src := r.req.Source; src.Host == "" || src.UserName == "" || src.Path == "" {
+		return fmt.Errorf("source %q needs host, user and path", src)
+	}
+	for _, label := range []string{manifest.TypeLabelKey, snapshot.HostnameLabel, snapshot.UsernameLabel, snapshot.PathLabel} {
+		if _, taken := r.req.Tags[label]; taken {
+			return fmt.Errorf("tag %q is one of kopia's own labels", label)
+		}
+	}
 	switch r.comp {
 	case "":
 		r.comp = defaultCompression
@@ -141,7 +155,7 @@ func (r *copyRun) finish(ctx context.Context, root *snapshot.DirEntry) (*CopyRes
 	man.Stats.CachedFiles = man.Stats.TotalFileCount - man.Stats.NonCachedFiles
 	man.Stats.ErrorCount = int32(root.DirSummary.FatalErrorCount)
 	if _, err := snapshot.SaveSnapshot(ctx, r.repo, man); err != nil {
-		return nil, fmt.Errorf("save snapshot of %s: %w", r.req.Dir, err)
+		return nil, fmt.Errorf("save snapshot: %w", err)
 	}
 	if r.saved != "" {
 		if err := r.repo.DeleteManifest(ctx, r.saved); err != nil {
@@ -149,7 +163,7 @@ func (r *copyRun) finish(ctx context.Context, root *snapshot.DirEntry) (*CopyRes
 		}
 	}
 	if err := r.repo.Flush(ctx); err != nil {
-		return nil, fmt.Errorf("save snapshot of %s: %w", r.req.Dir, err)
+		return nil, fmt.Errorf("save snapshot: %w", err)
 	}
 	res := &CopyResult{Manifest: man, CopyProgress: r.counts.now()}
 	res.Counts, res.Remarks = r.remarks.take()

@@ -195,3 +195,24 @@ func TestNoRoot(t *testing.T) {
 		t.Errorf("the error is %v", err)
 	}
 }
+
+// TestRefused: what could not be saved at the end is refused at the beginning.
+func TestRefused(t *testing.T) {
+	r := newRepo(t)
+	wctx, w, err := r.NewWriter(r.ctx, repo.WriteSessionOptions{Purpose: "test"})
+	must(t, err)
+	defer func() { _ = w.Close(wctx) }()
+	for name, req := range map[string]CopyRequest{
+		"no source": {},
+		"no path":   {Source: snapshot.SourceInfo{Host: "h", UserName: "u"}},
+		"a label":   {Source: testSource, Tags: map[string]string{"hostname": "x"}},
+	} {
+		req.Dir = t.TempDir()
+		if _, err := newCopier(t).Copy(r.ctx, w, req); err == nil {
+			t.Errorf("%s is taken", name)
+		}
+	}
+	if _, err := (&Copier{SpoolDir: t.TempDir(), Compression: "best"}).Copy(r.ctx, w, CopyRequest{Dir: t.TempDir(), Source: testSource}); err == nil {
+		t.Error("an unknown compression is taken")
+	}
+}

@@ -227,7 +227,7 @@ func (r *restoreRun) single(ctx context.Context, t *target, n *node, name, path 
 		return true, nil
 	}
 	part := partOf(name)
-	if err := r.make(ctx, t, n, part, path); err != nil {
+	if err := r.create(ctx, t, n, part, path); err != nil {
 		_ = unix.Unlinkat(t.fd, part, 0)
 		return false, err
 	}
@@ -240,8 +240,8 @@ func (r *restoreRun) single(ctx context.Context, t *target, n *node, name, path 
 	return true, nil
 }
 
-// make makes a file, link or special file, complete under a name that is not its own yet.
-func (r *restoreRun) make(ctx context.Context, t *target, n *node, part, path string) error {
+// create makes a file, link or special file, complete under a name that is not its own yet.
+func (r *restoreRun) create(ctx context.Context, t *target, n *node, part, path string) error {
 	if t.existed { // a restore before this one may have been killed
 		if err := r.remove(t.dir, part, 0); err != nil && !errors.Is(err, unix.ENOENT) {
 			return fmt.Errorf("remove what is in the way: %w", err)

@@ -168,8 +168,8 @@ func newOnce(dir string) *once {
 	return o
 }
 
-// do gives the value of k to use, which says whether it will do, or makes one. make's value is kept only if it is not nil.
-func (o *once) do(k string, use func(value []byte) bool, make func() ([]byte, error)) error {
+// do gives the value of k to use, which says whether it will do, or makes one; what fill gives is kept unless it is nil.
+func (o *once) do(k string, use func(value []byte) bool, fill func() ([]byte, error)) error {
 	o.mu.Lock()
 	for o.busy[k] {
 		o.cond.Wait()
@@ -190,7 +190,7 @@ func (o *once) do(k string, use func(value []byte) bool, make func() ([]byte, er
 	if ok && use(value) {
 		return nil
 	}
-	value, err = make()
+	value, err = fill()
 	if err != nil || value == nil {
 		return err
 	}

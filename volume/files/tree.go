@@ -19,7 +19,7 @@ var (
 	// ErrNotFound: the copy has no such file or folder.
 	ErrNotFound = errors.New("no such file or folder in the copy")
 	// SkipFolder is what a callback of Walk returns to leave out what is in the folder that it was called for.
-	SkipFolder = iofs.SkipDir //nolint:errname // it is no failure; fs.SkipDir is named so too
+	SkipFolder = iofs.SkipDir
 )
 
 // Tree is a copy that is read by path. It is safe for concurrent use.
