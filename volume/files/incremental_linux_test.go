@@ -158,21 +158,6 @@ func TestChangesWhileCopied(t *testing.T) {
 	}
 }
 
-// TestUnreadable: what cannot be read is named, counted in the snapshot as kopia does, and not fatal.
-func TestUnreadable(t *testing.T) {
-	if os.Geteuid() == 0 {
-		t.Skip("root can read everything; see TestUnreadableFolder")
-	}
-	r, c, dir := newRepo(t), newCopier(t), t.TempDir()
-	writeFile(t, filepath.Join(dir, "secret"), "x")
-	writeFile(t, filepath.Join(dir, "fine"), "x")
-	must(t, os.Chmod(filepath.Join(dir, "secret"), 0))
-	res := r.copyTree(t, c, dir)
-	if res.Counts[Unreadable] != 1 || res.Manifest.RootEntry.DirSummary.FatalErrorCount != 1 || res.Files != 1 {
-		t.Errorf("copied %+v", res)
-	}
-}
-
 // TestRemarksAreBounded: all are counted, the first ones listed.
 func TestRemarksAreBounded(t *testing.T) {
 	r, c, dir := newRepo(t), newCopier(t), t.TempDir()
