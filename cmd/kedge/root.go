@@ -51,6 +51,7 @@ Under the name kubectl-kedge on the PATH (a link will do) it is a plugin: kubect
 		a.restoreCommand(),
 		a.scheduleCommand(),
 		a.doctorCommand(),
+		a.moverCommand(),
 		a.serverCommand(),
 		a.installCommand(),
 		a.upgradeCommand(),
