@@ -19,6 +19,7 @@ import (
 	"kedge.dev/kedge/internal/kube"
 	"kedge.dev/kedge/plugins"
 	"kedge.dev/kedge/plugins/selection"
+	"kedge.dev/kedge/volume/mover"
 	"kedge.dev/kedge/volume/repository"
 )
 
@@ -49,6 +50,8 @@ type Engine struct {
 	Providers []plugins.VolumeProvider
 	// Repository opens where copies of volumes go; nil means that there can be none.
 	Repository func(context.Context) (*repository.Repository, error)
+	// Mover has the files of volumes copied that no provider knows; nil means that there is no way to.
+	Mover *mover.Mover
 
 	Events Events
 }

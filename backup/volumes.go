@@ -42,7 +42,7 @@ func (c *claims) sorted() []volumes.Claim {
 // takeVolumes takes the data of the claims that were read, and remarks on what it could not take.
 func (p *pass) takeVolumes(ctx context.Context, r *reading, location, attempt string, began time.Time) ([]archive.Volume, error) {
 	taker := &volumes.Taker{
-		Kube: p.Kube, Providers: p.Providers, Repository: p.Repository, Now: p.Now, Sleep: sleep,
+		Kube: p.Kube, Providers: p.Providers, Repository: p.Repository, Mover: p.Mover, Now: p.Now, Sleep: sleep,
 		Progress: func(done, total int) { p.progress.volumes(done, total) },
 	}
 	if !p.policies.Nothing() {

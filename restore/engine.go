@@ -6,6 +6,7 @@ import (
 
 	"kedge.dev/kedge/internal/kube"
 	"kedge.dev/kedge/plugins"
+	"kedge.dev/kedge/volume/mover"
 	"kedge.dev/kedge/volume/repository"
 )
 
@@ -27,6 +28,8 @@ type Engine struct {
 	Providers []plugins.VolumeProvider
 	// Repository opens where copies of volumes are; nil means that there are none.
 	Repository func(context.Context) (*repository.Repository, error)
+	// Mover has copies of files restored into volumes; nil means that there is no way to.
+	Mover *mover.Mover
 	// Reports keeps the report; nil keeps it nowhere.
 	Reports ReportSink
 	// TargetName is what people call the target.

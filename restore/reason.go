@@ -62,6 +62,8 @@ const (
 	VolumeNotFilled Reason = "VolumeNotFilled"
 	// TemporaryLeft: what was needed only while volumes were made could not be removed.
 	TemporaryLeft Reason = "TemporaryLeft"
+	// VolumesKept: files of volumes stay as they are, as the restore does not ask for those of the backup.
+	VolumesKept Reason = "VolumesKept"
 	// Converted: the target takes the object in another version.
 	Converted Reason = "Converted"
 	// OwnerDropped: an owner is neither restored nor in the target, so the reference to it is left out.

@@ -18,6 +18,7 @@ import (
 	"kedge.dev/kedge/internal/rawjson"
 	"kedge.dev/kedge/plugins"
 	"kedge.dev/kedge/restore/volumes"
+	"kedge.dev/kedge/volume/files"
 )
 
 // VolumeSource is a Source that has the data of volumes.
@@ -31,6 +32,7 @@ type VolumeSource interface {
 type filling struct {
 	rows   map[string]archive.Volume // by the name of the PersistentVolume in the source
 	filler *volumes.Filler
+	kept   int // volumes whose files stay as they are, as nobody asked for those of the backup
 	// renamed are PersistentVolumes that got another name, because the target's of that name is another claim's.
 	renamed map[string]string
 }
@@ -45,8 +47,12 @@ func (x *run) learnFilling(ctx context.Context) error {
 	if err != nil || len(rows) == 0 {
 		return err
 	}
-	f := &filling{rows: map[string]archive.Volume{}, renamed: map[string]string{}, filler: &volumes.Filler{Providers: x.e.Providers, Repository: x.e.Repository}}
+	f := &filling{rows: map[string]archive.Volume{}, renamed: map[string]string{}, filler: &volumes.Filler{Providers: x.e.Providers, Repository: x.e.Repository, Mover: x.e.Mover}}
 	for _, row := range rows {
+		if keepsFiles(&row, x.plan.Request.Spec.Volumes) {
+			f.kept++
+			continue
+		}
 		f.rows[row.Volume] = row
 		if own := x.ownName(row.Volume); x.volumes[refKey(plugins.Ref{Resource: "persistentvolumes", Name: own})] {
 			f.renamed[row.Volume] = own // by this restore, before it was interrupted
@@ -71,10 +77,11 @@ func (x *run) finishFilling(ctx context.Context, done bool) []plugins.Remark {
 	if done {
 		err = errors.Join(err, x.filling.filler.Finish(ctx, x.plan.Request.UID))
 	}
-	if err == nil {
-		return nil
+	remarks := x.filling.remarks()
+	if err != nil {
+		remarks = append(remarks, plugins.Remark{Reason: string(TemporaryLeft), Message: fmt.Sprintf("temporary snapshots, and objects of movers, with the tag or label %s=%s, could not all be removed: remove them by hand: %v", volumes.TagUID, x.plan.Request.UID, err)})
 	}
-	return []plugins.Remark{{Reason: string(TemporaryLeft), Message: fmt.Sprintf("temporary snapshots, with the tag %s=%s, could not all be removed: remove them by hand: %v", volumes.TagUID, x.plan.Request.UID, err)}}
+	return remarks
 }
 
 func (x *run) plansVolumes() bool {
@@ -113,19 +120,24 @@ func (x *run) volumeName(name string) string {
 
 // fills says whether the object is a PersistentVolume that gets data of the source.
 func (x *run) fills(p *prepared) (archive.Volume, bool) {
-	if p.from.Group != "" || p.from.Resource != "persistentvolumes" || !x.makesNew(p.from.Name) {
+	if p.from.Group != "" || p.from.Resource != "persistentvolumes" || !x.bringsData(p.from.Name) {
 		return archive.Volume{}, false
 	}
 	return x.filling.rows[p.from.Name], true
 }
 
-// makesNew says whether a PersistentVolume of the source gets new storage: where there is data of it, and its claim comes too.
-func (x *run) makesNew(name string) bool {
+// bringsData says whether a PersistentVolume of the source gets data: where there is some, and its claim comes too.
+func (x *run) bringsData(name string) bool {
 	if x.filling == nil {
 		return false
 	}
 	row, ok := x.filling.rows[name]
 	return ok && x.bringsClaim(x.claimOf(row))
+}
+
+// makesNew says whether a PersistentVolume of the source gets new storage with its data. Files go into the storage that it names.
+func (x *run) makesNew(name string) bool {
+	return x.bringsData(name) && x.filling.rows[name].CopyKind != files.Kind
 }
 
 // claimOf is the claim of a row as the target calls it.
@@ -155,7 +167,10 @@ func (x *run) fill(ctx context.Context, p *prepared, row archive.Volume) error {
 		}
 		return err
 	}
-	made, err := x.makeVolume(ctx, p, row, claim)
+	var made plugins.Volume
+	if err = x.mayFill(ctx, p, row, claim); err == nil {
+		made, err = x.makeVolume(ctx, p, row, claim)
+	}
 	switch {
 	case ctx.Err() != nil:
 		return nil //nolint:nilerr // a cancelled run leaves the object for the next one; the token finds what was made
@@ -166,7 +181,11 @@ func (x *run) fill(ctx context.Context, p *prepared, row archive.Volume) error {
 	if row.SnapshotID == "" {
 		from = "copy " + row.CopyID
 	}
-	p.remarks = append(p.remarks, plugins.Remark{Reason: string(VolumeFilled), Message: fmt.Sprintf("%s was made of %s, the state of %s", made.Handle, from, row.Taken.Format("2006-01-02 15:04:05 MST"))})
+	verb := "was made of"
+	if row.CopyKind == files.Kind {
+		verb = "has the files of"
+	}
+	p.remarks = append(p.remarks, plugins.Remark{Reason: string(VolumeFilled), Message: fmt.Sprintf("%s %s %s, the state of %s", made.Handle, verb, from, row.Taken.Format("2006-01-02 15:04:05 MST"))})
 	return x.create(ctx, p)
 }
 

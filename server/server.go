@@ -41,6 +41,7 @@ import (
 	"kedge.dev/kedge/server/restore"
 	"kedge.dev/kedge/server/retention"
 	"kedge.dev/kedge/server/schedule"
+	"kedge.dev/kedge/volume/mover"
 )
 
 // Options say how a server runs. Namespace, SpoolDir, Log and Now are needed.
@@ -66,6 +67,8 @@ type Options struct {
 	// SpoolDir is a folder for what waits to be written; what is put there is encrypted. Credentials of locations are kept there too,
 	// readable by this user only.
 	SpoolDir string
+	// Movers say how Jobs for the files of volumes are run; without an image there are none.
+	Movers mover.Settings
 	// Notifications are the webhooks that are told how things end; nil tells nobody.
 	Notifications *notify.Config
 	// Metrics is where the server's metrics are registered: controller-runtime's registry, for them to be served. Nil is a registry of its own.
@@ -166,7 +169,7 @@ func backups(mgr manager.Manager, opts Options, registry *location.Registry, see
 	work := pool.New[*archive.Record](cmp.Or(opts.MaxBackups, 4), cmp.Or(opts.MaxPerLocation, 2))
 	runner := &backup.Runner{
 		Config: mgr.GetConfig(), KubeOptions: kubeOptions(opts, "backup", seen),
-		ClusterName: opts.ClusterName, Version: opts.Version, SpoolDir: opts.SpoolDir, Metrics: seen, Now: opts.Now, Rand: rand.Reader,
+		ClusterName: opts.ClusterName, Version: opts.Version, SpoolDir: opts.SpoolDir, Movers: opts.Movers, Metrics: seen, Now: opts.Now, Rand: rand.Reader,
 	}
 	return errors.Join(
 		mgr.Add(manager.RunnableFunc(work.Run)),
@@ -184,7 +187,7 @@ func restores(mgr manager.Manager, opts Options, registry *location.Registry, se
 	work := pool.New[*enginerestore.Report](most, most) // they write to the cluster, so a location bounds nothing
 	runner := &restore.Runner{
 		Config: mgr.GetConfig(), KubeOptions: kubeOptions(opts, "restore", seen), Client: mgr.GetClient(), Secrets: mgr.GetAPIReader(),
-		ClusterName: opts.ClusterName, Version: opts.Version, Namespace: opts.Namespace, Metrics: seen,
+		ClusterName: opts.ClusterName, Version: opts.Version, Namespace: opts.Namespace, Movers: opts.Movers, Metrics: seen,
 		Log: slog.New(logr.ToSlogHandler(opts.Log)), Now: opts.Now, NewID: func() string { return string(uuid.NewUUID()) },
 	}
 	return errors.Join(

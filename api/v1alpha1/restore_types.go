@@ -73,7 +73,8 @@ type RestoreSpec struct {
 	// Transforms change objects on their way.
 	// +optional
 	Transforms *Transforms `json:"transforms,omitempty"`
-	// Volumes says what is done with volumes. FromBackup where unset.
+	// Volumes says what is done with volumes. FromBackup where unset, but
+	// for files of EFS volumes: these stay as they are in their file system unless FromBackup is set.
 	// +optional
 	Volumes VolumeRestore `json:"volumes,omitempty"`
 	// EBSDriver is the CSI driver that EBS volumes and StorageClasses get: ebs.csi.eks.amazonaws.com in an EKS Auto Mode cluster. Where

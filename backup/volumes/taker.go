@@ -17,6 +17,8 @@ import (
 	"kedge.dev/kedge/internal/kube"
 	"kedge.dev/kedge/plugins"
 	"kedge.dev/kedge/volume/block"
+	"kedge.dev/kedge/volume/files"
+	"kedge.dev/kedge/volume/mover"
 	"kedge.dev/kedge/volume/repository"
 )
 
@@ -41,6 +43,7 @@ const (
 	ReasonNoProvider     = "NoVolumeProvider"     // nobody knows the volume's driver, or can do what the policy asks for
 	ReasonSnapshotFailed = "VolumeSnapshotFailed" // the provider did not make the snapshot
 	ReasonCopyFailed     = "VolumeCopyFailed"
+	ReasonFilesMissing   = "VolumeFilesMissing" // the copy was made, but some files could not be read
 )
 
 // parallel is how many requests for snapshots are under way at once; the providers' own limits are theirs to obey.
@@ -55,6 +58,8 @@ type Taker struct {
 	Sleep func(context.Context, time.Duration) error
 	// Repository opens where copies go. It is called when the first copy is about to be made; nil means that there can be none.
 	Repository func(context.Context) (*repository.Repository, error)
+	// Mover has the files of volumes copied that no provider knows; nil means that it cannot be done here.
+	Mover *mover.Mover
 	// Progress tells how many of the volumes are done. It may be nil.
 	Progress func(done, total int)
 }
@@ -97,6 +102,7 @@ type taking struct {
 	method   v1alpha1.VolumeMethod
 	provider plugins.VolumeProvider
 	handle   string
+	storage  string // what a mover calls it, where it is to copy its files; there is no provider then
 	source   plugins.Volume
 	snapshot plugins.Snapshot
 	missed   int // looks in a row that did not see the snapshot
@@ -114,19 +120,11 @@ func (t *Taker) Take(ctx context.Context, req Request) (*Result, error) {
 	if err != nil || len(todo) == 0 {
 		return r, err
 	}
-	if err := t.describe(ctx, todo); err != nil {
+	known, others := split(todo)
+	if err := t.takeKnown(ctx, req, known); err != nil {
 		return nil, err
 	}
-	if err := t.forget(ctx, req); err != nil {
-		return nil, err
-	}
-	if err := t.snapshot(ctx, req, todo); err != nil {
-		return nil, err
-	}
-	if err := t.wait(ctx, todo); err != nil {
-		return nil, err
-	}
-	if err := t.copies(ctx, req, todo); err != nil {
+	if err := t.copyFiles(ctx, req, others, len(known), r); err != nil {
 		return nil, err
 	}
 	for _, v := range todo {
@@ -139,6 +137,23 @@ func (t *Taker) Take(ctx context.Context, req Request) (*Result, error) {
 	return r, nil
 }
 
+// takeKnown takes the data of volumes that a provider knows.
+func (t *Taker) takeKnown(ctx context.Context, req Request, todo []*taking) error {
+	if err := t.describe(ctx, todo); err != nil {
+		return err
+	}
+	if err := t.forget(ctx, req); err != nil {
+		return err
+	}
+	if err := t.snapshot(ctx, req, todo); err != nil {
+		return err
+	}
+	if err := t.wait(ctx, todo); err != nil {
+		return err
+	}
+	return t.copies(ctx, req, todo)
+}
+
 func (v *taking) fail(reason string, err error) {
 	if v.err == nil {
 		v.err, v.reason = err, reason
@@ -147,9 +162,14 @@ func (v *taking) fail(reason string, err error) {
 
 func (v *taking) row() archive.Volume {
 	row := archive.Volume{
-		Namespace: v.claim.Namespace, Claim: v.claim.Name, ClaimUID: v.claim.UID, Volume: v.claim.Volume, Provider: v.provider.Name(),
+		Namespace: v.claim.Namespace, Claim: v.claim.Name, ClaimUID: v.claim.UID, Volume: v.claim.Volume,
 		Source: v.source, Taken: v.taken.UTC().Round(0), CopyID: v.copyID,
 	}
+	if v.storage != "" {
+		row.Provider, row.CopyKind = mover.Provider, files.Kind
+		return row
+	}
+	row.Provider = v.provider.Name()
 	if v.copyID != "" {
 		row.CopyKind = block.Kind
 	}
@@ -190,8 +210,10 @@ func (t *Taker) plan(ctx context.Context, req Request, r *Result) ([]*taking, er
 		}
 		v := &taking{claim: c, pv: pv, method: method}
 		if t.provide(v); v.provider == nil {
-			r.fail(c, ReasonNoProvider, "no provider can take a %s of a volume of driver %q: choose another method for it in spec.volumes.policies", method, Driver(pv))
-			continue
+			if why := t.provideFiles(v); why != "" {
+				r.fail(c, ReasonNoProvider, "no provider can take a %s of a volume of driver %q%s: choose another method for it in spec.volumes.policies", method, Driver(pv), why)
+				continue
+			}
 		}
 		todo = append(todo, v)
 	}

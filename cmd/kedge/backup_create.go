@@ -89,6 +89,7 @@ Without a name the backup is called <cluster>-<time>. The exit code is 3 where s
 	flags.StringVar(&f.signKey, "sign-key-file", "", "`file` with an Ed25519 private key (PKCS #8 PEM) that signs the backup")
 	annotate(flags, groupKeys, "sign-key-file")
 	f.tuning.bind(cmd)
+	bindMovers(flags, &a.movers)
 	f.binder.group = groupSelection
 	bindSelection(f.binder, &f.object.Spec.Selection)
 	a.kube.bind(flags)
@@ -208,6 +209,9 @@ func (a *app) createBackup(ctx context.Context, c *config, name string, f *backu
 			return fmt.Errorf("create backup %s: %w", request.Name, err)
 		}
 		engine.Repository = func(ctx context.Context) (*repository.Repository, error) { return a.openRepository(ctx, p) }
+		if engine.Mover, err = a.mover(client, object.Name); err != nil {
+			return err
+		}
 	}
 	engine.PublicKey = object.Spec.PublicKey
 	switch ttl := request.Spec.TTL.Duration; {

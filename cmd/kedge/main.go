@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"kedge.dev/kedge/internal/term"
+	"kedge.dev/kedge/volume/mover"
 )
 
 // Set by the linker: -X main.version=v1.2.3 -X main.commit=abc1234.
@@ -73,6 +74,8 @@ type app struct {
 	kube clusterFlags
 	// keys are the flags of commands that read encrypted data.
 	keys keyFlags
+	// movers say how commands that run in this process start Jobs for the files of volumes.
+	movers mover.Settings
 	// following says that a server works, and that this process only looks on.
 	following atomic.Bool
 }

@@ -2,17 +2,16 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
-	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"kedge.dev/kedge/server/location"
 	"kedge.dev/kedge/volume/files"
+	"kedge.dev/kedge/volume/mover"
 	"kedge.dev/kedge/volume/repository"
 )
 
@@ -22,12 +21,8 @@ they run in, and talk to the location's bucket only, never to a cluster. docs/mo
 		a.moverCopyCommand(), a.moverRestoreCommand())
 }
 
-const (
-	// terminationLog is where a container says how it ended, unless its pod names another file.
-	terminationLog = "/dev/termination-log"
-	// maxResult is how much of a termination message Kubernetes keeps (Kubernetes documentation, "Determine the Reason for Pod Failure").
-	maxResult = 4096
-)
+// terminationLog is where a container says how it ended, unless its pod names another file.
+const terminationLog = "/dev/termination-log"
 
 // moverFlags are what both directions take.
 type moverFlags struct {
@@ -58,66 +53,11 @@ func (f *moverFlags) check(command string) error {
 	return nil
 }
 
-// moverResult is what a mover prints, and leaves for whoever started its pod.
-type moverResult struct {
-	Operation string `json:"operation"`
-	// Copy is the copy's id in the repository, Base that of the one it was compared with.
-	Copy     string    `json:"copy,omitempty"`
-	Base     string    `json:"base,omitempty"`
-	Cluster  string    `json:"cluster,omitempty"`
-	Provider string    `json:"provider,omitempty"`
-	Handle   string    `json:"handle,omitempty"`
-	Started  time.Time `json:"started,omitzero"`
-	Ended    time.Time `json:"ended,omitzero"`
-	// Files are of any sort, but folders; Bytes are in them.
-	Files   int64 `json:"files"`
-	Folders int64 `json:"folders"`
-	Bytes   int64 `json:"bytes"`
-	// Of a copy: what was read, and what went to the bucket.
-	ReadFiles     int64 `json:"readFiles,omitempty"`
-	ReadBytes     int64 `json:"readBytes,omitempty"`
-	UploadedBytes int64 `json:"uploadedBytes,omitempty"`
-	// Of a restore: what was not there already, and what went because the copy does not have it.
-	WrittenFiles int64 `json:"writtenFiles,omitempty"`
-	WrittenBytes int64 `json:"writtenBytes,omitempty"`
-	Deleted      int64 `json:"deleted,omitempty"`
-	// Counts are of all remarks, by kind; Remarks the first of them, as many as there is room for.
-	Counts  map[files.RemarkKind]int64 `json:"counts,omitempty"`
-	Remarks []files.Remark             `json:"remarks,omitempty"`
-	// Code is the exit code; Error says why it failed.
-	Code  int    `json:"code"`
-	Error string `json:"error,omitempty"`
-}
-
-// lacks says that something is missing in the copy, or in the restored tree.
-func (r *moverResult) lacks() int64 { return r.Counts[files.Unreadable] + r.Counts[files.Failed] }
-
-// line is the result as one line of JSON of at most limit bytes: remarks go first, then the end of the error.
-func (r moverResult) line(limit int) ([]byte, error) {
-	for {
-		data, err := json.Marshal(&r)
-		if err != nil {
-			return nil, fmt.Errorf("encode the result: %w", err)
-		}
-		over := len(data) + 1 - limit
-		switch n := len(r.Remarks); {
-		case over <= 0:
-			return append(data, '\n'), nil
-		case n > 0:
-			r.Remarks = r.Remarks[:n/2]
-		case r.Error != "":
-			r.Error = string([]rune(r.Error)[:len([]rune(r.Error))/2])
-		default:
-			return nil, fmt.Errorf("encode the result: it has %d bytes more than the %d that it may have", over, limit)
-		}
-	}
-}
-
 // move runs a mover and tells its result on stdout and in the result file, however it ends.
-func (a *app) move(ctx context.Context, f *moverFlags, result *moverResult, run func(context.Context) error) error {
+func (a *app) move(ctx context.Context, f *moverFlags, result *mover.Result, run func(context.Context) error) error {
 	result.Started = a.env.Now().UTC()
 	err := run(ctx)
-	if n := result.lacks(); err == nil && n > 0 {
+	if n := result.Lacks(); err == nil && n > 0 {
 		a.ui.Warn("files and folders that could not be %s: %d", map[string]string{"copy": "read", "restore": "restored as they were"}[result.Operation], n)
 		err = silent(exitPartial)
 	}
@@ -136,15 +76,15 @@ func (a *app) move(ctx context.Context, f *moverFlags, result *moverResult, run 
 	return err
 }
 
-func (a *app) tellResult(f *moverFlags, result *moverResult) error {
-	line, err := result.line(maxConfigBytes)
+func (a *app) tellResult(f *moverFlags, result *mover.Result) error {
+	line, err := result.Line(maxConfigBytes)
 	if err != nil {
 		return err
 	}
 	if err := a.write(line); err != nil {
 		return err
 	}
-	if line, err = result.line(maxResult); err != nil {
+	if line, err = result.Line(mover.MaxMessage); err != nil {
 		return err
 	}
 	flag := os.O_WRONLY | os.O_TRUNC

@@ -10,6 +10,7 @@ import (
 
 	"kedge.dev/kedge/internal/term"
 	"kedge.dev/kedge/volume/files"
+	"kedge.dev/kedge/volume/mover"
 	"kedge.dev/kedge/volume/repository"
 )
 
@@ -17,7 +18,7 @@ func (a *app) moverCopyCommand() *cobra.Command {
 	var (
 		f      moverFlags
 		volume string
-		result = moverResult{Operation: "copy"}
+		result = mover.Result{Operation: "copy"}
 	)
 	cmd := &cobra.Command{
 		Use:   "copy --path DIR --volume PROVIDER/HANDLE --cluster UID",
@@ -43,7 +44,7 @@ The exit code is 3 where the copy was made but something could not be read; each
 	return cmd
 }
 
-func (a *app) moverCopy(ctx context.Context, f *moverFlags, name string, result *moverResult) error {
+func (a *app) moverCopy(ctx context.Context, f *moverFlags, name string, result *mover.Result) error {
 	if err := f.check("copy files"); err != nil {
 		return err
 	}

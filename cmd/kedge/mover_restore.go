@@ -9,6 +9,7 @@ import (
 
 	"kedge.dev/kedge/internal/term"
 	"kedge.dev/kedge/volume/files"
+	"kedge.dev/kedge/volume/mover"
 	"kedge.dev/kedge/volume/repository"
 )
 
@@ -18,7 +19,7 @@ func (a *app) moverRestoreCommand() *cobra.Command {
 		copyID  string
 		inside  string
 		options files.Restorer
-		result  = moverResult{Operation: "restore"}
+		result  = mover.Result{Operation: "restore"}
 	)
 	cmd := &cobra.Command{
 		Use:   "restore --copy ID --path DIR",
@@ -45,7 +46,7 @@ The result is printed as one line of JSON. The exit code is 3 where something co
 	return cmd
 }
 
-func (a *app) moverRestore(ctx context.Context, f *moverFlags, restorer *files.Restorer, copyID, inside string, result *moverResult) error {
+func (a *app) moverRestore(ctx context.Context, f *moverFlags, restorer *files.Restorer, copyID, inside string, result *mover.Result) error {
 	if err := f.check("restore files"); err != nil {
 		return err
 	}

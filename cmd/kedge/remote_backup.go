@@ -23,7 +23,7 @@ func (r *remote) createBackup(cmd *cobra.Command, name string, f *backupFlags) e
 	if f.dryRun {
 		return onlyLocal(command+": --dry-run", "counting is done by who reads the cluster")
 	}
-	if err := refuseLocalFlags(cmd, command, "sign-key-file", "concurrency", "spool-dir"); err != nil {
+	if err := refuseLocalFlags(cmd, command, append([]string{"sign-key-file", "concurrency", "spool-dir"}, moverFlagNames...)...); err != nil {
 		return err
 	}
 	if err := r.app.completeBackup(f, name); err != nil {

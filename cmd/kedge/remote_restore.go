@@ -20,7 +20,7 @@ func (r *remote) createRestore(cmd *cobra.Command, name string, f *restoreFlags)
 	if f.dryRun || f.exitCode {
 		return onlyLocal(command+": --dry-run", "a Restore object always restores")
 	}
-	if err := refuseLocalFlags(cmd, command, "age-identity-file", "trusted-key-file", "concurrency"); err != nil {
+	if err := refuseLocalFlags(cmd, command, append([]string{"age-identity-file", "trusted-key-file", "concurrency"}, moverFlagNames...)...); err != nil {
 		return err
 	}
 	if err := r.app.completeRestore(f, name); err != nil {

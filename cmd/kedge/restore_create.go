@@ -80,6 +80,7 @@ restored: each is named in the report.`,
 	a.keys.bindIdentities(flags)
 	flags.StringArrayVar(&a.keys.trustedFiles, "trusted-key-file", nil, "`file` with an Ed25519 public key (PEM) whose signatures are accepted, beside the location's (repeatable)")
 	annotate(flags, groupKeys, "trusted-key-file")
+	bindMovers(flags, &a.movers)
 	a.kube.bind(flags)
 	return cmd
 }
@@ -117,7 +118,7 @@ func (f *restoreFlags) bind(cmd *cobra.Command) {
 			}
 		}
 		return fmt.Errorf("%q is neither from-backup nor keep", value)
-	}}, "volumes", "", "from-backup gives claims new volumes with the data of the backup; keep restores volumes as they were archived (default from-backup)")
+	}}, "volumes", "", "from-backup gives claims new volumes with the data of the backup; keep restores volumes as they were archived (default from-backup, and keep for the files of EFS volumes)")
 	b.toggle(&s.PreserveNodePorts, "preserve-nodeports", "keep all node ports of Services")
 	b.toggle(&s.PreserveClusterIPs, "preserve-cluster-ips", "keep the cluster IPs of Services")
 	b.toggle(&s.IncludeControlled, "include-controlled", "restore also what controllers would make again: pods of ReplicaSets, …")

@@ -37,6 +37,7 @@ A server goes on with its restores by itself; for those nothing is to be resumed
 	a.keys.bindIdentities(cmd.Flags())
 	cmd.Flags().StringArrayVar(&a.keys.trustedFiles, "trusted-key-file", nil, "`file` with an Ed25519 public key (PEM) whose signatures are accepted, beside the location's (repeatable)")
 	annotate(cmd.Flags(), groupKeys, "trusted-key-file")
+	bindMovers(cmd.Flags(), &a.movers)
 	a.kube.bind(cmd.Flags())
 	return cmd
 }

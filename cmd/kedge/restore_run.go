@@ -43,6 +43,9 @@ func (a *app) openRestore(ctx context.Context, c *config, spec v1alpha1.RestoreS
 		return nil, fmt.Errorf("restore the volumes of backup %s: %w", f.entry.Name, err)
 	}
 	engine.Repository = func(ctx context.Context) (*repository.Repository, error) { return a.openRepository(ctx, f.place) }
+	if engine.Mover, err = a.mover(client, f.object.Name); err != nil {
+		return nil, err
+	}
 	return &restoreRun{engine: engine, found: f, cluster: cluster}, nil
 }
 

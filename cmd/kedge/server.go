@@ -47,6 +47,7 @@ It logs JSON lines to standard output. Any moment is a good one to stop it: what
 	flags.IntVar(&opts.MaxRestores, "max-restores", 4, "most restores at once")
 	flags.StringVar(&opts.SpoolDir, "spool-dir", "", "`folder` for what waits to be written (default: a folder of its own in the system's for temporary files)")
 	flags.StringVar(&notifications, "notifications-file", "", "`file` that says which webhooks are told how backups and restores end; see docs/notifications.md")
+	bindMovers(flags, &opts.Movers)
 	a.kube.bind(flags)
 	return cmd
 }
@@ -57,6 +58,9 @@ func (a *app) serve(ctx context.Context, opts server.Options, notifications stri
 		if opts.Notifications, err = notify.ReadFile(notifications); err != nil {
 			return usageError(err, "")
 		}
+	}
+	if err := opts.Movers.Check(); err != nil {
+		return usageError(fmt.Errorf("serve: %w", err), moverHint)
 	}
 	cfg, name, err := a.kube.resolve()
 	if err != nil {

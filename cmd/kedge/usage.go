@@ -19,10 +19,11 @@ const (
 	groupChange    = "Flags that change objects on their way"
 	groupS3        = "S3 flags"
 	groupKeys      = "Key flags"
+	groupMovers    = "Flags of the Jobs that move the files of volumes"
 	groupCluster   = "Cluster flags (as in kubectl)"
 )
 
-var flagGroups = []string{"", groupSelection, groupRetention, groupChange, groupS3, groupKeys, groupCluster}
+var flagGroups = []string{"", groupSelection, groupRetention, groupChange, groupS3, groupKeys, groupMovers, groupCluster}
 
 // usage prints how a command is called, with its flags under headings.
 func usage(cmd *cobra.Command) error {

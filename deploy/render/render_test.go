@@ -295,3 +295,31 @@ func TestBadTemplates(t *testing.T) {
 		})
 	}
 }
+
+// TestMovers: with a namespace for movers the server is told of it and may run Jobs there, and not without.
+func TestMovers(t *testing.T) {
+	args := func(made []*unstructured.Unstructured) string {
+		containers, _, err := unstructured.NestedSlice(find(made, "Deployment", "kedge").Object, "spec", "template", "spec", "containers")
+		if err != nil {
+			t.Fatal(err)
+		}
+		list, _, err := unstructured.NestedStringSlice(containers[0].(map[string]any), "args")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Join(list, " ")
+	}
+	without := objects(t, 36, nil)
+	if find(without, "Role", "kedge-movers") != nil || strings.Contains(args(without), "--mover") {
+		t.Error("movers are set up without being asked for")
+	}
+	with := objects(t, 36, map[string]any{"movers": map[string]any{"namespace": "kedge-movers", "serviceAccountName": "mover"}})
+	role, binding := find(with, "Role", "kedge-movers"), find(with, "RoleBinding", "kedge-movers")
+	if role == nil || binding == nil || role.GetNamespace() != "kedge-movers" || binding.GetNamespace() != "kedge-movers" {
+		t.Errorf("the role of movers is %v, its binding %v", role, binding)
+	}
+	const want = "--mover-namespace=kedge-movers --mover-image=registry.example/kedge:"
+	if got := args(with); !strings.Contains(got, want) || !strings.Contains(got, " --mover-secret=kedge-location --mover-service-account=mover") {
+		t.Errorf("the server's arguments are %s", got)
+	}
+}

@@ -16,6 +16,8 @@ import (
 	"kedge.dev/kedge/backup/archive"
 	"kedge.dev/kedge/plugins"
 	"kedge.dev/kedge/volume/block"
+	"kedge.dev/kedge/volume/files"
+	"kedge.dev/kedge/volume/mover"
 	"kedge.dev/kedge/volume/repository"
 )
 
@@ -37,6 +39,8 @@ type Filler struct {
 	Providers []plugins.VolumeProvider
 	// Repository opens where copies are; nil means that there are none.
 	Repository func(context.Context) (*repository.Repository, error)
+	// Mover restores copies of files; nil means that nobody can.
+	Mover *mover.Mover
 	// Zones are those in which the target has machines; empty where that is not known.
 	Zones []string
 	// MapZones says in which zone volumes of a zone are made, as the user wants it.
@@ -44,6 +48,7 @@ type Filler struct {
 
 	mu     sync.Mutex
 	opened *repository.Repository // by the first volume that needs it; Close closes it
+	moved  bool                   // movers were asked for
 }
 
 // Request is one volume to be made.
@@ -57,6 +62,9 @@ type Request struct {
 // Fill makes a volume with the data that the row tells of, and makes pv, in place, the PersistentVolume of it. With an error pv is as it
 // was, and nothing was made that the same token does not find again. It prefers the provider's snapshot, which is quicker, to the copy.
 func (f *Filler) Fill(ctx context.Context, req Request, pv *corev1.PersistentVolume) (plugins.Volume, error) {
+	if req.Row.CopyKind == files.Kind {
+		return f.fillFiles(ctx, req, pv)
+	}
 	provider, err := f.provider(&req.Row)
 	if err != nil {
 		return plugins.Volume{}, err
@@ -159,6 +167,9 @@ func (f *Filler) Close(ctx context.Context) error {
 // Finish removes the snapshots that were needed only while the restore made its volumes.
 func (f *Filler) Finish(ctx context.Context, restoreUID string) error {
 	var errs []error
+	if f.moved {
+		errs = append(errs, f.Mover.Sweep(ctx, mover.Owner{Label: mover.LabelRestore, UID: restoreUID}))
+	}
 	for _, p := range f.Providers {
 		s, ok := p.(plugins.BlockSnapshots)
 		if !ok {

@@ -18,6 +18,7 @@ import (
 	"kedge.dev/kedge/server/metrics"
 	"kedge.dev/kedge/server/outcome"
 	"kedge.dev/kedge/server/pool"
+	"kedge.dev/kedge/volume/mover"
 )
 
 // Runner makes one backup with the engine.
@@ -29,9 +30,11 @@ type Runner struct {
 	// ClusterName is what people call the cluster; Version is Kedge's own.
 	ClusterName, Version string
 	SpoolDir             string
-	Metrics              *metrics.Recorder
-	Now                  func() time.Time
-	Rand                 io.Reader
+	// Movers say how Jobs for the files of volumes are run. They run as the server's, whoever the backup's account is.
+	Movers  mover.Settings
+	Metrics *metrics.Recorder
+	Now     func() time.Time
+	Rand    io.Reader
 }
 
 // Work is the making of a backup. The archive is written under the object's uid, conditionally: whoever makes it twice, after a crash or
@@ -94,7 +97,12 @@ func (r *Runner) engine(ctx context.Context, b *v1alpha1.Backup, place *location
 			return nil, err
 		}
 	}
+	own, err := kube.New(r.Config, r.KubeOptions)
+	if err != nil {
+		return nil, fmt.Errorf("connect to the cluster: %w", err)
+	}
 	return &backup.Engine{
+		Mover:     r.Movers.With(own, place.Object.Name, r.Now),
 		Providers: providers, Repository: place.Repository,
 		Kube: client, Open: backup.At(place.Archive), PublicKey: place.Object.Spec.PublicKey, Signer: signer,
 		Version: r.Version, Now: r.Now, Rand: r.Rand, SpoolDir: r.SpoolDir,

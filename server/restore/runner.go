@@ -23,6 +23,7 @@ import (
 	"kedge.dev/kedge/server/metrics"
 	"kedge.dev/kedge/server/outcome"
 	"kedge.dev/kedge/server/pool"
+	"kedge.dev/kedge/volume/mover"
 )
 
 // keepFor bounds how long the report and the log of a restore that has ended are tried to be written.
@@ -41,6 +42,8 @@ type Runner struct {
 	ClusterName, Version string
 	// Namespace is Kedge's own: what is in it already is not changed.
 	Namespace string
+	// Movers say how Jobs for the files of volumes are run. They run as the server's, whoever the restore's account is.
+	Movers mover.Settings
 	// Metrics counts what could not be restored; nil does not.
 	Metrics *metrics.Recorder
 	Log     *slog.Logger
@@ -156,6 +159,7 @@ func (a *attempt) plan(ctx context.Context) (*restore.Engine, *restore.Plan, err
 		return nil, nil, err
 	}
 	engine := &restore.Engine{
+		Mover:     a.Movers.With(own, a.place.Object.Name, a.Now),
 		Providers: providers, Repository: a.place.Repository,
 		Kube: as, Look: own, Source: restore.FromArchive(reader), Journal: a.journal, TargetName: a.ClusterName, Version: a.Version,
 		OwnNamespace: a.Namespace, Now: a.Now,
