@@ -171,6 +171,17 @@ type Backup struct {
 	Status BackupStatus `json:"status,omitzero"`
 }
 
+// ArchiveUID is the uid of the archive that the object shows, or will become.
+func (b *Backup) ArchiveUID() string {
+	if uid := b.Annotations[ArchiveUIDAnnotation]; uid != "" {
+		return uid
+	}
+	if b.Status.ArchiveUID != "" {
+		return b.Status.ArchiveUID
+	}
+	return string(b.UID)
+}
+
 // +kubebuilder:object:root=true
 
 // BackupList is a list of backups.

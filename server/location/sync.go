@@ -37,7 +37,7 @@ func (r *Reconciler) show(ctx context.Context, location *v1alpha1.BackupStorageL
 	for i := range list.Items {
 		b := &list.Items[i]
 		names[b.Name] = true
-		shown[archiveUID(b)] = b
+		shown[b.ArchiveUID()] = b
 	}
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.SetLimit(showAtOnce)
@@ -73,17 +73,6 @@ func (r *Reconciler) show(ctx context.Context, location *v1alpha1.BackupStorageL
 		}
 	}
 	return unreadable, nil
-}
-
-// archiveUID is the uid of the archive that an object shows, or will become.
-func archiveUID(b *v1alpha1.Backup) string {
-	if uid := b.Annotations[v1alpha1.ArchiveUIDAnnotation]; uid != "" {
-		return uid
-	}
-	if b.Status.ArchiveUID != "" {
-		return b.Status.ArchiveUID
-	}
-	return string(b.UID)
 }
 
 // distinct is the name of the object for an archive whose own name another object has.
