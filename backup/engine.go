@@ -117,7 +117,7 @@ func (e *Engine) Run(ctx context.Context, req Request) (*archive.Record, error) 
 		if err != nil {
 			return nil, err
 		}
-		rows, err := p.takeVolumes(ctx, result, location.ID(), w.Attempt())
+		rows, err := p.takeVolumes(ctx, result, location.ID(), w.Attempt(), started)
 		if err != nil {
 			return nil, err
 		}
@@ -196,7 +196,7 @@ type pass struct {
 	policies *volumes.Policies
 	also     []string
 	progress *progress
-	touched  bool // providers were asked for snapshots
+	attempt  string // whose snapshots providers may have; "" where none was asked for
 }
 
 // prepare checks the request.

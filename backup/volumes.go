@@ -42,17 +42,17 @@ func (c *claims) sorted() []volumes.Claim {
 }
 
 // takeVolumes takes the data of the claims that were read, and remarks on what it could not take.
-func (p *pass) takeVolumes(ctx context.Context, r *reading, location, attempt string) ([]archive.Volume, error) {
+func (p *pass) takeVolumes(ctx context.Context, r *reading, location, attempt string, began time.Time) ([]archive.Volume, error) {
 	taker := &volumes.Taker{
 		Kube: p.Kube, Providers: p.Providers, Now: p.Now, Sleep: sleep,
 		Progress: func(done, total int) { p.progress.volumes(done, total) },
 	}
 	if !p.policies.Nothing() {
 		p.progress.stage(StageVolumes)
-		p.touched = true
+		p.attempt = attempt
 	}
 	result, err := taker.Take(ctx, volumes.Request{
-		LocationID: location, Name: p.req.Name, UID: p.req.UID, Attempt: attempt, ClusterUID: r.cluster.UID, Claims: r.claims.sorted(), Policies: p.policies,
+		LocationID: location, Name: p.req.Name, UID: p.req.UID, Attempt: attempt, Began: began, ClusterUID: r.cluster.UID, Claims: r.claims.sorted(), Policies: p.policies,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("take the data of volumes: %w", err)
@@ -74,7 +74,7 @@ const discardTime = time.Minute
 
 // discardVolumes removes the snapshots of a backup that did not come about.
 func (p *pass) discardVolumes(ctx context.Context, location string) error {
-	if !p.touched {
+	if p.attempt == "" {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), discardTime)
@@ -85,9 +85,9 @@ func (p *pass) discardVolumes(ctx context.Context, location string) error {
 		if !ok {
 			continue
 		}
-		tags := map[string]string{volumes.TagUID: p.req.UID, volumes.TagLocation: location}
+		tags := map[string]string{volumes.TagAttempt: p.attempt, volumes.TagLocation: location}
 		if _, err := volumes.DeleteSnapshots(ctx, s, tags, func(plugins.Snapshot) bool { return true }); err != nil {
-			errs = append(errs, fmt.Errorf("remove the snapshots of the backup that failed (they have the tag %s=%s): %w", volumes.TagUID, p.req.UID, err))
+			errs = append(errs, fmt.Errorf("remove the snapshots of the backup that failed (they have the tag %s=%s): %w", volumes.TagAttempt, p.attempt, err))
 		}
 	}
 	return errors.Join(errs...)

@@ -86,10 +86,12 @@ var (
 	ErrConfig = errors.New("location is misconfigured")
 )
 
-// Permanent says whether err is one that a later attempt would meet again, which is so of all that wrap a sentinel of this package.
+// Permanent says whether err is one that a later attempt would meet again, which is so of all that wrap a sentinel of this package but
+// ErrVolumeQuota: room may be made.
 func Permanent(err error) bool {
 	for _, sentinel := range []error{
 		ErrNotFound, ErrExists, ErrRange, ErrRetained, ErrInvalidKey, ErrUnsupported, ErrAccess, ErrConfig,
+		ErrVolumeGone, ErrNoBase,
 	} {
 		if errors.Is(err, sentinel) {
 			return true

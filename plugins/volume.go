@@ -3,6 +3,8 @@ package plugins
 import (
 	"context"
 	"errors"
+	"fmt"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 )
@@ -10,8 +12,8 @@ import (
 // VolumeProvider knows the volumes of one storage service: which PersistentVolumes are its own, and what they are made of. What it
 // can do beyond that is another interface of this package: VolumeSnapshotter, BlockSnapshots.
 //
-// Every method may be called from many goroutines and obeys its context promptly. Errors wrap ErrVolumeGone, ErrVolumeQuota,
-// ErrAccess or ErrConfig where one fits, and say which operation on which volume or snapshot failed.
+// Every method may be called from many goroutines and obeys its context promptly. Errors are *VolumeError: they wrap ErrVolumeGone,
+// ErrVolumeQuota, ErrAccess or ErrConfig where one fits, and say which operation on which volume or snapshot failed.
 type VolumeProvider interface {
 	// Name is what records and reports call the provider: "ebs". It is part of the format and never changes.
 	Name() string
@@ -54,6 +56,8 @@ type Snapshot struct {
 	Handle    string        `json:"handle"` // of the volume that it was taken of
 	SizeBytes int64         `json:"sizeBytes"`
 	State     SnapshotState `json:"state"`
+	// Started is the moment that the data is of, by the service's clock.
+	Started time.Time `json:"started"`
 	// Progress is percent stored, 0 to 100; -1 where the service does not say.
 	Progress int               `json:"progress"`
 	Message  string            `json:"message,omitempty"` // why it failed
@@ -66,6 +70,9 @@ type SnapshotRequest struct {
 	// finds its snapshots and makes none twice. One token is for one set of handles.
 	Token   string
 	Handles []string
+	// Retry says that the token may have been used before, by a process that did not live to see the answer. What cannot be found at once is
+	// then looked for until the service is sure to show it, before it is asked for. (Within one call a lost reply is always treated so.)
+	Retry bool
 	// Tags are set on each snapshot as it is made. ByHandle adds some for one volume's snapshot where the service can make them
 	// differ within one call; else they are set right after.
 	Tags     map[string]string
@@ -74,10 +81,12 @@ type SnapshotRequest struct {
 
 // VolumeRequest asks for a new volume.
 type VolumeRequest struct {
-	// Token makes the request repeatable, as in SnapshotRequest.
-	Token      string
-	SnapshotID string // empty for an empty volume
-	SizeBytes  int64
+	// Token makes the request repeatable, as in SnapshotRequest. One token is for one request: the same with other values is refused.
+	Token string
+	// SnapshotID is what the volume is made from; empty for an empty volume. For StartBlocks it is the parent, whose blocks the new snapshot
+	// has where none are written.
+	SnapshotID string
+	SizeBytes  int64 // zero means the snapshot's
 	Zone       string
 	Attributes map[string]string // as in Volume
 	Tags       map[string]string
@@ -98,7 +107,7 @@ type VolumeSnapshotter interface {
 	DeleteSnapshot(ctx context.Context, id string) error
 	// CreateVolume makes a volume and returns when it can be used.
 	CreateVolume(ctx context.Context, req VolumeRequest) (Volume, error)
-	// DeleteVolume removes a volume that CreateVolume made and nobody uses. Removing what is not there succeeds.
+	// DeleteVolume removes a volume that CreateVolume made and nobody uses; it refuses any other. Removing what is not there succeeds.
 	DeleteVolume(ctx context.Context, handle string) error
 }
 
@@ -128,11 +137,15 @@ type BlockSource interface {
 	ReadBlock(ctx context.Context, b Block, buf []byte) (int, error)
 }
 
-// BlockTarget takes the blocks of a new snapshot, in any order, from many goroutines.
+// BlockTarget takes the blocks of a new snapshot, in any order, from many goroutines. Where its token's snapshot is sealed already, by a process that
+// did not live to see it, blocks are taken and thrown away, and Complete returns that snapshot.
 type BlockTarget interface {
+	// SnapshotID is the new snapshot's; who gives up deletes it.
+	SnapshotID() string
 	// WriteBlock stores one block. Repeating it with the same bytes is harmless.
 	WriteBlock(ctx context.Context, index int64, data []byte) error
-	// Complete seals the snapshot, of which blocks were written, and returns it when it is completed.
+	// Complete seals the snapshot, into which so many different blocks were written (by all processes that had the token), and returns it
+	// when it is completed.
 	Complete(ctx context.Context, blocks int64) (Snapshot, error)
 }
 
@@ -148,7 +161,33 @@ type BlockSnapshots interface {
 
 // Errors that callers of a VolumeProvider test for, with errors.Is.
 var (
+	// ErrVolumeGone means that a volume or snapshot does not exist, or is one that failed and will never be usable.
 	ErrVolumeGone  = errors.New("no such volume or snapshot")
 	ErrVolumeQuota = errors.New("the account's quota does not allow it")
 	ErrNoBase      = errors.New("the snapshots cannot be compared")
 )
+
+// VolumeError is a refusal or failure of a VolumeProvider, with what its reader can do about it.
+type VolumeError struct {
+	Op       string // "snapshot", "create volume", "read block", …
+	Provider string // VolumeProvider.Name()
+	Object   string // the volume or snapshot; empty where there is none yet
+	Err      error  // wraps one of the sentinels where one fits
+	Remedy   string // one sentence in the imperative; empty where nothing better than trying again is known
+}
+
+// Error says what failed, on what, why, and what to do.
+func (e *VolumeError) Error() string {
+	msg := e.Provider + ": " + e.Op
+	if e.Object != "" {
+		msg += " " + e.Object
+	}
+	msg += fmt.Sprintf(": %v", e.Err)
+	if e.Remedy != "" {
+		msg += " (" + e.Remedy + ")"
+	}
+	return msg
+}
+
+// Unwrap gives the cause.
+func (e *VolumeError) Unwrap() error { return e.Err }

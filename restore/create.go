@@ -20,7 +20,8 @@ import (
 // fetches"); what cannot give it answers with the whole object.
 const metadataOnly = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
 
-// do tries one object. An error ends the run; what the target refuses is an outcome.
+// do tries one object. An error ends the run; what the target refuses is an outcome. Nil, here and in all that do calls, means that the
+// object is finished or parked, or that the run is cancelled, which leaves it to the next one: nobody else will look at it again.
 func (x *run) do(ctx context.Context, i int32, raw []byte) error {
 	if waits := x.waitsForNamespace(i); waits != nil {
 		return x.park(ctx, i, *waits)
@@ -39,6 +40,9 @@ func (x *run) do(ctx context.Context, i int32, raw []byte) error {
 	}
 	if x.flag(i, flagPosted) {
 		return x.follow(ctx, p, result{outcome: Created})
+	}
+	if row, ok := x.fills(p); ok {
+		return x.fill(ctx, p, row)
 	}
 	return x.create(ctx, p)
 }
@@ -63,27 +67,30 @@ func (x *run) unprepared(ctx context.Context, i int32, err error) error {
 	return x.finish(ctx, i, result{outcome: Failed, reason: Unprepared, message: err.Error()})
 }
 
-// create sends the object. It asks nothing before: only where the target has the object already does it look at it.
+// create sends the object. It asks nothing before: only where the target has the object already does it look at it. What is there at
+// each create and gone at each look is tried later.
 func (x *run) create(ctx context.Context, p *prepared) error {
 	const tries = 4
 	mayBeOurs := x.resumed || x.flag(p.index, flagParked)
-	for n := 1; ; n++ {
+	var last error
+	for range tries {
 		resp, err := x.post(ctx, p)
 		switch {
 		case err == nil:
 			return x.created(ctx, p, resp)
 		case ctx.Err() != nil:
 			return nil //nolint:nilerr // a cancelled run leaves the object for the next one
-		case isAlreadyExists(err) || errors.Is(err, kube.ErrUnknownOutcome):
-			mayBeOurs = mayBeOurs || errors.Is(err, kube.ErrUnknownOutcome)
-			again, err := x.existing(ctx, p, mayBeOurs)
-			if !again || err != nil || n == tries {
-				return err
-			}
-		default:
+		case !isAlreadyExists(err) && !errors.Is(err, kube.ErrUnknownOutcome):
 			return x.refused(ctx, p.index, err)
 		}
+		mayBeOurs = mayBeOurs || errors.Is(err, kube.ErrUnknownOutcome)
+		again, lookErr := x.existing(ctx, p, mayBeOurs)
+		if !again || lookErr != nil {
+			return lookErr
+		}
+		last = err
 	}
+	return x.park(ctx, p.index, neverThere(last, p.from.GroupResource()))
 }
 
 // post sends a create when its turn comes.

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"kedge.dev/kedge/internal/kube"
+	"kedge.dev/kedge/plugins"
 )
 
 // Engine restores from one source into one cluster. Its fields do not change while it works.
@@ -20,6 +21,8 @@ type Engine struct {
 	Source Source
 	// Journal makes a killed run resumable; nil keeps none.
 	Journal Journal
+	// Providers make volumes with the data that the source has of them.
+	Providers []plugins.VolumeProvider
 	// Reports keeps the report; nil keeps it nowhere.
 	Reports ReportSink
 	// TargetName is what people call the target.

@@ -64,7 +64,8 @@ func readLive(raw []byte) (*liveObject, error) {
 }
 
 // existing handles an object that the target has already. MayBeOurs says that an earlier try, of which nothing is known, may have
-// created it. It says true where the create is to be tried again, because the object is gone.
+// created it. It says true where the create is to be tried again, because the object is gone; that and nothing else leaves the object
+// without an outcome.
 func (x *run) existing(ctx context.Context, p *prepared, mayBeOurs bool) (again bool, err error) {
 	live, err := x.get(ctx, p.path())
 	switch {

@@ -79,9 +79,12 @@ func (x *run) settle(i int32, r result, entries []Entry) Progress {
 	it.flags &^= flagParked
 	if p := x.parked[i]; p != nil {
 		if r.outcome != Failed {
-			delete(x.waits, p.why.wait) // it did come: what else waits for it has its full time again
+			x.came(p)
 		}
 		delete(x.parked, i)
+	}
+	if r.outcome == Created || r.outcome == Updated {
+		x.wrote(i)
 	}
 	if len(entries) > 0 {
 		x.entries[i] = append(entries, x.entries[i]...) // a wait may have left a remark already

@@ -12,16 +12,18 @@ import (
 )
 
 // cacheBytes bounds what a reader keeps of objects that it has read. A restore of a namespace fits, so that its chunks are read
-// once, though the plan, the check before the first write and the write itself all look at them.
+// once, though the plan, the check before the first write and the write itself all look at them. While objects are written, what is
+// done makes room for what is parked, so that a try does not read and unpack the whole chunk again.
 const cacheBytes = 16 << 20
 
-// reader reads the plan's items from the source, chunk by chunk, and keeps the first of them.
+// reader reads the plan's items from the source, chunk by chunk, and keeps some of them.
 type reader struct {
 	source Source
 
-	mu    sync.Mutex
-	cache map[int32][]byte
-	room  int
+	mu      sync.Mutex
+	cache   map[int32][]byte
+	room    int
+	writing bool // what is read now is about to be written, and not kept for that
 }
 
 func newReader(s Source) *reader {
@@ -52,21 +54,22 @@ func (p *Plan) readChunk(ctx context.Context, chunk int32, items []int32, fn fun
 	if chunk < 0 {
 		return p.readMade(items, fn)
 	}
-	if done, err := p.readCached(ctx, items, fn); done || err != nil {
+	items, err := p.readCached(ctx, items, fn)
+	if err != nil || len(items) == 0 {
 		return err
 	}
 	wanted := make(map[string]int32, len(items))
 	for _, i := range items {
 		wanted[archive.Key(p.namespaces[p.items[i].ns], p.items[i].name)] = i
 	}
-	err := p.reader.source.Read(ctx, int(chunk), func(ref plugins.Ref, raw []byte) error {
+	err = p.reader.source.Read(ctx, int(chunk), func(ref plugins.Ref, raw []byte) error {
 		key := archive.Key(ref.Namespace, ref.Name)
 		i, ok := wanted[key]
 		if !ok {
 			return nil
 		}
 		delete(wanted, key)
-		p.reader.keep(i, raw)
+		p.reader.keepRead(i, raw)
 		return fn(i, raw)
 	})
 	if err != nil {
@@ -91,34 +94,47 @@ func (p *Plan) readMade(items []int32, fn func(i int32, raw []byte) error) error
 	return nil
 }
 
-// readCached serves items that are all in memory.
-func (p *Plan) readCached(ctx context.Context, items []int32, fn func(i int32, raw []byte) error) (bool, error) {
-	raws := make([][]byte, len(items))
+// readCached serves the items that are in memory, and gives the others.
+func (p *Plan) readCached(ctx context.Context, items []int32, fn func(i int32, raw []byte) error) (others []int32, err error) {
+	var here []int32
+	var raws [][]byte
 	p.reader.mu.Lock()
-	for n, i := range items {
-		raw, ok := p.reader.cache[i]
-		if !ok {
-			p.reader.mu.Unlock()
-			return false, nil
+	for _, i := range items {
+		if raw, ok := p.reader.cache[i]; ok {
+			here, raws = append(here, i), append(raws, raw)
+		} else {
+			others = append(others, i)
 		}
-		raws[n] = raw
 	}
 	p.reader.mu.Unlock()
-	for n, i := range items {
+	for n, i := range here {
 		if err := ctx.Err(); err != nil {
-			return true, err
+			return nil, err
 		}
 		if err := fn(i, raws[n]); err != nil {
-			return true, err
+			return nil, err
 		}
 	}
-	return true, nil
+	return others, nil
+}
+
+// keepRead keeps what was read before the writing begins.
+func (r *reader) keepRead(i int32, raw []byte) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.writing {
+		r.add(i, raw)
+	}
 }
 
 // keep holds a copy of an object as long as there is room.
 func (r *reader) keep(i int32, raw []byte) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.add(i, raw)
+}
+
+func (r *reader) add(i int32, raw []byte) {
 	if _, ok := r.cache[i]; ok || len(raw) > r.room {
 		return
 	}
@@ -130,7 +146,24 @@ func (r *reader) keep(i int32, raw []byte) {
 func (r *reader) forget(i int32) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.drop(i)
+}
+
+func (r *reader) drop(i int32) {
+	r.room += len(r.cache[i])
 	delete(r.cache, i)
+}
+
+// write leaves of what is kept only what is to be written.
+func (r *reader) write(pending func(i int32) bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.writing = true
+	for i := range r.cache {
+		if !pending(i) {
+			r.drop(i)
+		}
+	}
 }
 
 // renumber follows items that moved; -1 means that one is gone.

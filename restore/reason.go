@@ -54,6 +54,10 @@ const (
 	Changed Reason = actions.ReasonChanged
 	// EmptyVolume: a claim gets a new, empty volume.
 	EmptyVolume Reason = actions.ReasonEmptyVolume
+	// VolumeFilled: a volume was made with the data of the backup.
+	VolumeFilled Reason = "VolumeFilled"
+	// VolumeNotFilled: the volume with the data of the backup could not be made, so its PersistentVolume was not either.
+	VolumeNotFilled Reason = "VolumeNotFilled"
 	// Converted: the target takes the object in another version.
 	Converted Reason = "Converted"
 	// OwnerDropped: an owner is neither restored nor in the target, so the reference to it is left out.

@@ -11,6 +11,8 @@ var reasonTexts = map[Reason]string{
 	Dropped:              "a field was left out",
 	Changed:              "something means, or is, something else in the target",
 	EmptyVolume:          "the claim gets a new, empty volume",
+	VolumeFilled:         "its volume has the data of the backup",
+	VolumeNotFilled:      "the volume with the data of the backup could not be made",
 	KedgeOwn:             "Kedge finds its own records in their bucket, and the Kedge that runs in the target stays as it is",
 	BeingDeleted:         "it was being deleted when the backup was made",
 	NotCreatable:         "its API has no create verb",

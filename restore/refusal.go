@@ -58,6 +58,17 @@ func asRefusal(err error, resource, namespace string) refusal {
 // waitServer is the wait for a server that does not answer; where it ends in vain, so does the run.
 const waitServer = "server"
 
+// neverThere is the refusal of an object that create after create does not make, and that is not there either: the last answer says
+// that it exists, or the answers are lost on their way while others arrive.
+func neverThere(last error, resource string) refusal {
+	if errors.Is(last, kube.ErrUnknownOutcome) {
+		return refusal{reason: ServerError, message: "it is not there after creates whose answers were lost: " + last.Error(), wait: "error " + resource, tries: 5}
+	}
+	r := asRefusal(last, resource, "")
+	r.message = "it is there at each create and gone at each look: " + r.message
+	return r
+}
+
 // fromWebhook knows admission and conversion webhooks.
 func (r *refusal) fromWebhook(msg string) bool {
 	if name, ok := between(msg, `admission webhook "`, `" denied the request`); ok {
@@ -119,6 +130,11 @@ func (r *refusal) forbidden(msg, namespace string) {
 }
 
 func waitNamespace(namespace string) string { return "namespace " + namespace }
+
+// waitsForAny are the waits that are over when any object of a resource could be written into a namespace.
+func waitsForAny(resource, namespace string) []string {
+	return []string{waitServer, waitNamespace(namespace), "api " + resource, "conflict " + resource, "unavailable " + resource, "error " + resource}
+}
 
 func (r *refusal) notFound(se *kube.StatusError, resource, namespace string) {
 	if namespace != "" && se.Details != nil && se.Details.Kind == "namespaces" {

@@ -57,24 +57,25 @@ func (r *Report) Status() v1alpha1.RestoreStatus {
 	return s
 }
 
-// decidePhase derives the phase from the counts.
+// decidePhase derives the phase from the counts. An object without an outcome lacks as much as one that failed.
 func (r *Report) decidePhase(cancelled bool, stopped error) {
 	c := r.Counts
 	done := c.Created + c.Updated + c.Unchanged + c.Skipped + c.Failed
+	lacking := c.Failed + max(0, c.Planned-done)
 	switch {
 	case stopped != nil:
 		r.Phase, r.Message = v1alpha1.PhaseFailed, stopped.Error()
 	case cancelled:
 		r.Phase = v1alpha1.PhaseCancelled
 		r.Message = fmt.Sprintf("stopped after %d of %d objects; it can be resumed", done, c.Planned)
-	case c.Failed == 0:
+	case lacking == 0:
 		r.Phase = v1alpha1.PhaseCompleted
 	case c.Created+c.Updated+c.Unchanged == 0:
 		r.Phase = v1alpha1.PhaseFailed
-		r.Message = fmt.Sprintf("none of %d objects could be restored", c.Failed)
+		r.Message = fmt.Sprintf("none of %d objects could be restored", lacking)
 	default:
 		r.Phase = v1alpha1.PhasePartiallyFailed
-		r.Message = fmt.Sprintf("%d of %d objects could not be restored", c.Failed, c.Planned)
+		r.Message = fmt.Sprintf("%d of %d objects could not be restored", lacking, c.Planned)
 	}
 }
 

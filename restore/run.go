@@ -43,7 +43,7 @@ type run struct {
 	mu      sync.Mutex
 	entries map[int32][]Entry
 	counts  v1alpha1.RestoreCounts
-	waits   map[string]time.Time // when to give up, by wait
+	waits   map[string]*wait // which objects that come now join, by refusal.wait
 	parked  map[int32]*parkedItem
 
 	targets    sync.Map // uint16 -> *target, where what is served changed during the run
@@ -52,6 +52,7 @@ type run struct {
 	volumes    map[string]bool // of the target, by refKey
 	claims     map[string]bool // of the restore, by their "namespace/name" in the target; see bringsClaim
 	claimsOnce sync.Once
+	filling    *filling         // nil where no volume gets data
 	namespace  map[string]int32 // Namespace items, by their name in the target
 }
 
@@ -89,7 +90,7 @@ func (e *Engine) newRun(p *Plan) (*run, error) {
 	x := &run{
 		e: e, plan: p, manager: fieldManager(p.Request.Name), started: e.now(), since: p.started,
 		jobs: make(chan job), pace: newPace(e.concurrency()), reading: semaphore.NewWeighted(4), buffers: sync.Pool{New: func() any { return new([]byte) }},
-		entries: map[int32][]Entry{}, waits: map[string]time.Time{}, parked: map[int32]*parkedItem{}, selectors: map[string]bool{}, volumes: map[string]bool{}, namespace: map[string]int32{},
+		entries: map[int32][]Entry{}, waits: map[string]*wait{}, parked: map[int32]*parkedItem{}, selectors: map[string]bool{}, volumes: map[string]bool{}, namespace: map[string]int32{},
 	}
 	x.query = url.Values{"fieldManager": {x.manager}}
 	for i := range p.items {
@@ -101,8 +102,9 @@ func (e *Engine) newRun(p *Plan) (*run, error) {
 	spec := &p.Request.Spec
 	chain, err := plugins.NewChain(actions.All(actions.Options{
 		PreserveNodePorts: spec.PreserveNodePorts, PreserveClusterIPs: spec.PreserveClusterIPs, IncludeControlled: spec.IncludeControlled,
-		Policy: spec.ExistingResourcePolicy, Restored: x.isRestored, ServiceSelects: x.serviceSelects,
+		Policy: spec.ExistingResourcePolicy, Restored: x.isRestored, VolumeName: x.volumeName, MadeNew: x.makesNew, ServiceSelects: x.serviceSelects,
 		EBSDriver: spec.EBSDriver, KeepInTree: sameEBS(p.Source.Cluster.Version, p.Target.Version),
+		OtherCluster: p.Source.Cluster.UID != p.Target.UID,
 	})...)
 	if err != nil {
 		return nil, err
@@ -167,6 +169,7 @@ func (x *run) serviceSelects(namespace, name string) bool { return x.selectors[n
 
 // execute runs all steps.
 func (x *run) execute(ctx context.Context) error {
+	x.plan.reader.write(func(i int32) bool { return x.plan.items[i].step >= 0 && x.plan.items[i].state == Pending })
 	g, ctx := errgroup.WithContext(ctx)
 	for range x.e.concurrency() {
 		g.Go(func() error { return x.work(ctx) })
@@ -282,6 +285,7 @@ func (x *run) work(ctx context.Context) error {
 		err := ctx.Err()
 		if err == nil {
 			err = x.do(ctx, j.index, *j.raw)
+			x.keepParked(j)
 		}
 		if cap(*j.raw) <= 1<<20 {
 			x.buffers.Put(j.raw)
@@ -294,10 +298,22 @@ func (x *run) work(ctx context.Context) error {
 	return nil
 }
 
+// keepParked keeps an object for its next try.
+func (x *run) keepParked(j job) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.plan.items[j.index].flags&flagParked != 0 { // else it may be forgotten already
+		x.plan.reader.keep(j.index, *j.raw)
+	}
+}
+
 // check reads everything that the plan writes once before the first write, so that a damaged backup changes nothing, and
 // learns on its way which Services have selectors. What it reads stays in memory where there is room.
 func (x *run) check(ctx context.Context) error {
 	if err := x.learnVolumes(ctx); err != nil {
+		return err
+	}
+	if err := x.learnFilling(ctx); err != nil {
 		return err
 	}
 	var items []int32

@@ -17,6 +17,10 @@ func (s archiveSource) Info() Info {
 	return Info{Name: rec.Name, UID: rec.UID, Cluster: rec.Cluster, APIs: rec.APIs}
 }
 
+func (s archiveSource) Volumes(ctx context.Context) ([]archive.Volume, error) {
+	return s.r.Volumes(ctx)
+}
+
 func (s archiveSource) Rows(ctx context.Context, match func(Chunk) bool, fn func(int, archive.Row) error) error {
 	return s.r.Rows(ctx, func(f *archive.Frame) bool {
 		return match(Chunk{Group: f.Group, Version: f.Version, Resource: f.Resource, MayHold: f.MayHold, MayHoldName: f.MayHoldKey})

@@ -56,8 +56,10 @@ type Taker struct {
 type Request struct {
 	// LocationID, Name, UID, Attempt and ClusterUID identify the backup in the tags of snapshots.
 	LocationID, Name, UID, Attempt, ClusterUID string
-	Claims                                     []Claim
-	Policies                                   *Policies
+	// Began is when this attempt began. Snapshots of other attempts that are younger are not touched: they are of somebody who took over.
+	Began    time.Time
+	Claims   []Claim
+	Policies *Policies
 }
 
 // Result is what became of the claims.
@@ -253,7 +255,9 @@ func (t *Taker) forget(ctx context.Context, req Request) error {
 		if !ok {
 			continue
 		}
-		_, err := DeleteSnapshots(ctx, s, map[string]string{TagUID: req.UID}, func(snap plugins.Snapshot) bool { return snap.Tags[TagAttempt] != req.Attempt })
+		_, err := DeleteSnapshots(ctx, s, map[string]string{TagUID: req.UID}, func(snap plugins.Snapshot) bool {
+			return snap.Tags[TagAttempt] != req.Attempt && snap.Started.Before(req.Began)
+		})
 		if err != nil {
 			return fmt.Errorf("remove the snapshots of an earlier attempt: %w", err)
 		}

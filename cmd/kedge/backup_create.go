@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -14,8 +15,10 @@ import (
 	"kedge.dev/kedge/api/v1alpha1"
 	"kedge.dev/kedge/backup"
 	"kedge.dev/kedge/backup/archive"
+	"kedge.dev/kedge/backup/volumes"
 	"kedge.dev/kedge/internal/term"
 	"kedge.dev/kedge/plugins/selection"
+	"kedge.dev/kedge/server/location"
 )
 
 // backupFlags are what "backup create" takes; most are bound to the API's spec.
@@ -96,6 +99,17 @@ func bindBackup(b *binder, s *v1alpha1.BackupSpec, labels *map[string]string) {
 	b.text(&s.StorageLocation, "storage-location", "name", "location that takes the backup (default: the default one)")
 	b.duration(&s.TTL, "ttl", "how long the backup is kept: 72h, 30d, 12w (default: until it is deleted)")
 	b.pairs(labels, "=", "labels", "key=value", "labels of the backup")
+	b.add(&boundFlag{kind: "method", set: func(value string) error {
+		method, err := parseVolumeMethod(value)
+		if err != nil {
+			return err
+		}
+		if s.Volumes == nil {
+			s.Volumes = &v1alpha1.VolumeSelection{}
+		}
+		s.Volumes.Method = method
+		return nil
+	}}, "volumes", "", "what is done with the data of claims: snapshot, copy, both, skip; policies per claim come from a file (default skip)")
 	b.list(&s.AlsoVersions, "also-versions", "served versions to archive beside the chosen one: ingresses.v1beta1.extensions")
 	b.text(&s.ServiceAccountName, "service-account", "name", "with a server: service account, in its namespace, as which it reads the cluster (default: its own)")
 }
@@ -142,6 +156,9 @@ func (a *app) completeBackup(f *backupFlags, name string) error {
 	if _, err := selection.Compile(f.object.Spec.Selection); err != nil {
 		return usageError(fmt.Errorf("create backup: %w", err), "")
 	}
+	if _, err := volumes.Compile(f.object.Spec.Volumes); err != nil {
+		return usageError(fmt.Errorf("create backup: %w", err), "")
+	}
 	return nil
 }
 
@@ -183,6 +200,11 @@ func (a *app) createBackup(ctx context.Context, c *config, name string, f *backu
 	request.Spec.StorageLocation = object.Name
 	if f.dryRun {
 		return a.previewBackup(ctx, engine, request, &f.out)
+	}
+	if request.Spec.Volumes != nil {
+		if engine.Providers, err = location.VolumeProviders(ctx, &object.Spec); err != nil {
+			return fmt.Errorf("create backup %s: %w", request.Name, err)
+		}
 	}
 	engine.PublicKey = object.Spec.PublicKey
 	switch ttl := request.Spec.TTL.Duration; {
@@ -246,6 +268,16 @@ func (a *app) printBackup(record *archive.Record, f *backupFlags, p *place, star
 		return err
 	}
 	return phaseError(record.Phase, `"kedge backup describe `+record.Name+`" names what is missing`, a)
+}
+
+// parseVolumeMethod takes the methods of the API in any case.
+func parseVolumeMethod(value string) (v1alpha1.VolumeMethod, error) {
+	for _, m := range []v1alpha1.VolumeMethod{v1alpha1.VolumeSnapshot, v1alpha1.VolumeCopy, v1alpha1.VolumeBoth, v1alpha1.VolumeSkip} {
+		if strings.EqualFold(value, string(m)) {
+			return m, nil
+		}
+	}
+	return "", fmt.Errorf("%q is none of snapshot, copy, both, skip", value)
 }
 
 // noAccount refuses a service account where no server could act as it.

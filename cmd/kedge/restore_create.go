@@ -107,6 +107,15 @@ func (f *restoreFlags) bind(cmd *cobra.Command) {
 		return err
 	}}, "update-mode", "", "how update works: merge (fields that the backup lacks stay) or exact (they go) (default merge)")
 	b.pairs(&s.NamespaceMapping, ":", "namespace-mappings", "old:new", "rename namespaces, and references to them")
+	b.add(&boundFlag{kind: "what", set: func(value string) error {
+		for _, v := range []v1alpha1.VolumeRestore{v1alpha1.VolumesFromBackup, v1alpha1.VolumesKeep} {
+			if strings.EqualFold(strings.ReplaceAll(value, "-", ""), string(v)) {
+				s.Volumes = v
+				return nil
+			}
+		}
+		return fmt.Errorf("%q is neither from-backup nor keep", value)
+	}}, "volumes", "", "from-backup gives claims new volumes with the data of the backup; keep restores volumes as they were archived (default from-backup)")
 	b.toggle(&s.PreserveNodePorts, "preserve-nodeports", "keep all node ports of Services")
 	b.toggle(&s.PreserveClusterIPs, "preserve-cluster-ips", "keep the cluster IPs of Services")
 	b.toggle(&s.IncludeControlled, "include-controlled", "restore also what controllers would make again: pods of ReplicaSets, …")

@@ -11,6 +11,7 @@ import (
 	"kedge.dev/kedge/api/v1alpha1"
 	"kedge.dev/kedge/internal/term"
 	"kedge.dev/kedge/restore"
+	"kedge.dev/kedge/server/location"
 )
 
 // restoreRun is an engine with its backup and its target.
@@ -36,6 +37,9 @@ func (a *app) openRestore(ctx context.Context, c *config, spec v1alpha1.RestoreS
 	}
 	engine := &restore.Engine{
 		Kube: client, Source: restore.FromArchive(reader), TargetName: cluster, Version: version, Now: a.env.Now, Concurrency: concurrency,
+	}
+	if engine.Providers, err = location.RestoreProviders(ctx, &f.object.Spec, reader.Record(), spec.Volumes); err != nil {
+		return nil, fmt.Errorf("restore the volumes of backup %s: %w", f.entry.Name, err)
 	}
 	return &restoreRun{engine: engine, found: f, cluster: cluster}, nil
 }

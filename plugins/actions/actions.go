@@ -24,6 +24,13 @@ type Options struct {
 	// Restored says whether an object is part of the restore or exists in the target. It is asked for volumes of claims,
 	// for snapshots and claims that a claim was made from. The version of the reference is empty. Nil says no.
 	Restored func(ref plugins.Ref) bool
+	// VolumeName is what the target calls a PersistentVolume of the backup. Nil leaves names as they are.
+	VolumeName func(name string) string
+	// MadeNew says whether a PersistentVolume of the backup gets new storage of its own. Nil says no.
+	MadeNew func(name string) bool
+	// OtherCluster says that the target is not the cluster that the items come from. What a volume or a snapshot stands for is then the
+	// source's too, which may still be at work with it.
+	OtherCluster bool
 	// ServiceSelects says whether a Service of this namespace and name has a selector, so that its Endpoints are made
 	// again. Nil says no.
 	ServiceSelects func(namespace, name string) bool
@@ -53,7 +60,7 @@ func All(opts Options) []plugins.Action {
 	return []plugins.Action{
 		service(opts), endpoints(opts), endpointSlice(opts),
 		pod(), job(),
-		claim(opts), volume(opts), storageClass(opts), snapshot(opts), snapshotContent(),
+		claim(opts), volume(opts), storageClass(opts), snapshot(opts), snapshotContent(opts),
 		&serviceAccount{policy: opts.Policy}, secret(), &awsAuth{}, configMap(),
 		namespace(), ingress(), apiService(), definition(), clusterRole(),
 		serverManaged(opts), ipAddress(),
@@ -99,3 +106,10 @@ const (
 	ReasonMerged        = "Merged"        // it was merged into what was there
 	ReasonEmptyVolume   = "EmptyVolume"   // a claim gets a new, empty volume
 )
+
+func (o Options) volumeName(name string) string {
+	if o.VolumeName == nil {
+		return name
+	}
+	return o.VolumeName(name)
+}

@@ -32,12 +32,14 @@ type options struct {
 	Restored  []string // "persistentvolumes pv-1", as Ref.String writes it
 	Selecting []string // "shop/cart": Services with a selector
 	EBSDriver string
+
+	OtherCluster bool
 }
 
 func (o options) actions() actions.Options {
 	return actions.Options{
 		PreserveNodePorts: o.PreserveNodePorts, PreserveClusterIPs: o.PreserveClusterIPs, IncludeControlled: o.IncludeControlled,
-		Policy: v1alpha1.ExistingResourcePolicy(o.Policy), EBSDriver: o.EBSDriver,
+		Policy: v1alpha1.ExistingResourcePolicy(o.Policy), EBSDriver: o.EBSDriver, OtherCluster: o.OtherCluster,
 		Restored:       func(ref plugins.Ref) bool { return contains(o.Restored, ref.String()) },
 		ServiceSelects: func(namespace, name string) bool { return contains(o.Selecting, namespace+"/"+name) },
 	}
@@ -330,7 +332,7 @@ func FuzzActions(f *testing.F) {
 		}
 	}
 	f.Add([]byte(`{"metadata":{"annotations":[],"labels":3},"spec":{"ports":[null,{"nodePort":"x"}]},"data":{"mapRoles":"{{"}}`))
-	all := actions.All(actions.Options{Policy: v1alpha1.PolicyUpdate, EBSDriver: actions.AutoModeEBSDriver})
+	all := actions.All(actions.Options{Policy: v1alpha1.PolicyUpdate, EBSDriver: actions.AutoModeEBSDriver, OtherCluster: true})
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		for _, a := range all {
 			for _, m := range a.AppliesTo() {

@@ -25,6 +25,10 @@ func claim(opts Options) plugins.Action {
 			tree.DropAnnotations(item.Object, bindAnnotations...)
 			spec := tree.Map(item.Object, "spec")
 			name := tree.Text(spec, "volumeName")
+			if called := opts.volumeName(name); called != name {
+				spec["volumeName"] = called
+				return goOn
+			}
 			if opts.restored("", "persistentvolumes", "", name) {
 				return goOn
 			}

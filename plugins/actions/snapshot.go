@@ -32,8 +32,8 @@ func snapshot(opts Options) plugins.Action {
 }
 
 // snapshotContent makes a content stand for the snapshot that there is, and keep it: the old cluster may still have a
-// content of the same snapshot.
-func snapshotContent() plugins.Action {
+// content of the same snapshot. One that was made for a snapshot of a given handle goes on as its user wrote it in the same cluster.
+func snapshotContent(opts Options) plugins.Action {
 	return &rule{
 		name:    "VolumeSnapshotContent",
 		matches: on("volumesnapshotcontents." + snapshotGroup),
@@ -43,6 +43,7 @@ func snapshotContent() plugins.Action {
 			tree.DropAnnotations(item.Object, "snapshot.storage.kubernetes.io/volumesnapshot-being-created", "snapshot.storage.kubernetes.io/volumesnapshot-being-deleted")
 			source := tree.Map(spec, "source")
 			if tree.Text(source, "snapshotHandle") != "" {
+				retain(opts, item, spec, "deletionPolicy", "snapshot")
 				return goOn
 			}
 			handle := tree.Text(tree.Map(item.Object, "status"), "snapshotHandle")

@@ -5,8 +5,8 @@ import (
 	"kedge.dev/kedge/plugins"
 )
 
-// volume lets a volume wait for the claim of its name, without the old claim's uid, and turns in-tree EBS volumes into
-// those of the CSI driver.
+// volume lets a volume wait for the claim of its name, without the old claim's uid, keeps what it stands for from another cluster, and
+// turns in-tree EBS volumes into those of the CSI driver.
 func volume(opts Options) plugins.Action {
 	return &rule{
 		name:    "PersistentVolume",
@@ -25,8 +25,20 @@ func volume(opts Options) plugins.Action {
 			} else {
 				tree.Drop(tree.Map(spec, "claimRef"), "uid", "resourceVersion")
 			}
+			if opts.MadeNew == nil || !opts.MadeNew(item.Ref.Name) {
+				retain(opts, item, spec, "persistentVolumeReclaimPolicy", "volume")
+			}
 			translateVolume(opts, item, spec)
 			return goOn
 		},
+	}
+}
+
+// retain sees to it that two clusters that share a volume or a snapshot do not delete it for each other: the source may still need it.
+// A policy other than Delete and Retain is Recycle, which deletes what is in the volume.
+func retain(opts Options, item *plugins.Item, spec map[string]any, field, what string) {
+	if old := tree.Text(spec, field); opts.OtherCluster && old != "" && old != "Retain" {
+		spec[field] = "Retain"
+		item.Remark(ReasonChanged, "%s %s became Retain: it is the %s of the cluster that was backed up, which may still need it", field, old, what)
 	}
 }

@@ -88,8 +88,15 @@ func (r *Runner) engine(ctx context.Context, b *v1alpha1.Backup, place *location
 	if err != nil {
 		return nil, fmt.Errorf("connect to the cluster: %w", err)
 	}
+	var providers []plugins.VolumeProvider
+	if b.Spec.Volumes != nil {
+		if providers, err = location.VolumeProviders(ctx, &place.Object.Spec); err != nil {
+			return nil, err
+		}
+	}
 	return &backup.Engine{
-		Kube: client, Open: backup.At(place.Archive), PublicKey: place.Object.Spec.PublicKey, Signer: signer,
+		Providers: providers,
+		Kube:      client, Open: backup.At(place.Archive), PublicKey: place.Object.Spec.PublicKey, Signer: signer,
 		Version: r.Version, Now: r.Now, Rand: r.Rand, SpoolDir: r.SpoolDir,
 		Events: backup.Events{
 			Progress: func(p backup.Progress) {

@@ -151,8 +151,13 @@ func (a *attempt) plan(ctx context.Context) (*restore.Engine, *restore.Plan, err
 	if err != nil {
 		return nil, nil, fmt.Errorf("connect to the cluster: %w", err)
 	}
+	providers, err := location.RestoreProviders(ctx, &a.place.Object.Spec, reader.Record(), request.Spec.Volumes)
+	if err != nil {
+		return nil, nil, err
+	}
 	engine := &restore.Engine{
-		Kube: as, Look: own, Source: restore.FromArchive(reader), Journal: a.journal, TargetName: a.ClusterName, Version: a.Version,
+		Providers: providers,
+		Kube:      as, Look: own, Source: restore.FromArchive(reader), Journal: a.journal, TargetName: a.ClusterName, Version: a.Version,
 		OwnNamespace: a.Namespace, Now: a.Now,
 	}
 	plan, err := engine.Plan(ctx, request)

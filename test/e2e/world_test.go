@@ -58,7 +58,8 @@ func times(few, n int) int {
 type world struct {
 	bucket *testbed.Bucket
 	dir    string
-	config string // the configuration that leads straight to the bucket
+	config string   // the configuration that leads straight to the bucket
+	env    []string // more for its commands
 }
 
 func newWorld(t *testing.T) *world {
@@ -92,7 +93,7 @@ func (w *world) through(t *testing.T, url string) string {
 func (w *world) command(config string, args ...string) *exec.Cmd {
 	cmd := exec.Command(binary, args...)
 	cmd.Env = append(os.Environ(), w.bucket.Env()...)
-	cmd.Env = append(cmd.Env, "KEDGE_LOCAL=true", "KEDGE_CONFIG="+config, "KEDGE_STATE_DIR="+filepath.Join(w.dir, "state"))
+	cmd.Env = append(append(cmd.Env, w.env...), "KEDGE_LOCAL=true", "KEDGE_CONFIG="+config, "KEDGE_STATE_DIR="+filepath.Join(w.dir, "state"))
 	return cmd
 }
 

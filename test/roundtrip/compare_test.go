@@ -39,7 +39,8 @@ func world(t *testing.T, docs string) *snapshot {
 	for _, resource := range []string{
 		"v1 configmaps ConfigMap", "v1 services Service", "v1 pods Pod", "v1 secrets Secret", "v1 namespaces Namespace", "apps/v1 deployments Deployment",
 		"apps/v1 replicasets ReplicaSet", "rbac.authorization.k8s.io/v1 clusterroles ClusterRole", "example.com/v1 tents Tent",
-		"batch/v1 jobs Job", "batch/v1 cronjobs CronJob",
+		"batch/v1 jobs Job", "batch/v1 cronjobs CronJob", "v1 persistentvolumes PersistentVolume",
+		"snapshot.storage.k8s.io/v1 volumesnapshotcontents VolumeSnapshotContent",
 	} {
 		f := strings.Fields(resource)
 		gv, err := schema.ParseGroupVersion(f[0])
@@ -162,6 +163,43 @@ func TestFindings(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := try(t, c.from, c.to, c.change); !slices.Equal(got, c.want) {
+				t.Errorf("got  %q\nwant %q", got, c.want)
+			}
+		})
+	}
+}
+
+// TestVolumesOfAnotherCluster: what would delete another cluster's volume is kept, and nothing else is changed.
+func TestVolumesOfAnotherCluster(t *testing.T) {
+	system := func(uid string) string {
+		return "{apiVersion: v1, kind: Namespace, metadata: {name: kube-system, uid: " + uid + "}}\n---\n"
+	}
+	volume := func(policy string) string {
+		return "{apiVersion: v1, kind: PersistentVolume, metadata: {name: v}, spec: {persistentVolumeReclaimPolicy: " + policy + "}}"
+	}
+	content := func(policy string) string {
+		return "{apiVersion: snapshot.storage.k8s.io/v1, kind: VolumeSnapshotContent, metadata: {name: s}, spec: {deletionPolicy: " + policy + ", source: {snapshotHandle: snap-1}}}"
+	}
+	for name, c := range map[string]struct {
+		from, to string
+		want     string
+	}{
+		"kept":                     {system("a") + volume("Delete"), system("b") + volume("Retain"), "converted persistentvolumes /v volume of another cluster to one that is kept"},
+		"emptied no more":          {system("a") + volume("Recycle"), system("b") + volume("Retain"), "converted persistentvolumes /v volume of another cluster to one that is kept"},
+		"kept as before":           {system("a") + volume("Retain"), system("b") + volume("Retain"), "equal persistentvolumes /v"},
+		"deleted for the other":    {system("a") + volume("Delete"), system("b") + volume("Delete"), "silent persistentvolumes /v arrived unequal:"},
+		"deleted only in one":      {system("a") + volume("Retain"), system("b") + volume("Delete"), "silent persistentvolumes /v arrived unequal:"},
+		"the same cluster":         {system("a") + volume("Delete"), system("a") + volume("Delete"), "equal persistentvolumes /v"},
+		"the same cluster, kept":   {system("a") + volume("Delete"), system("a") + volume("Retain"), "silent persistentvolumes /v arrived unequal:"},
+		"snapshot kept":            {system("a") + content("Delete"), system("b") + content("Retain"), "converted volumesnapshotcontents.snapshot.storage.k8s.io /s snapshot of another cluster to one that is kept"},
+		"snapshot deleted for one": {system("a") + content("Delete"), system("b") + content("Delete"), "silent volumesnapshotcontents.snapshot.storage.k8s.io /s arrived unequal:"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := try(t, c.from, c.to, func(tr *trial) {
+				tr.fromBefore, tr.toBefore = world(t, nothing+"\n---\n"+strings.TrimSuffix(system("a"), "\n---\n")), world(t, nothing)
+			})
+			got = slices.DeleteFunc(got, func(s string) bool { return strings.HasPrefix(s, "equal namespaces") })
+			if !slices.Equal(got, []string{c.want}) {
 				t.Errorf("got  %q\nwant %q", got, c.want)
 			}
 		})

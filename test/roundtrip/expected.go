@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
 // This file says what an object must become where the target's version has no place for it as it is. It is written from the
@@ -33,12 +34,39 @@ func (t *trial) expected(o, there *object) (want map[string]any, changed string)
 			changed = "in-tree EBS storage class to the CSI driver's"
 		}
 	case "persistentvolumes":
+		var changes []string
 		if spec["awsElasticBlockStore"] != nil && t.inTreeEBSLeft() {
 			volumeOfDriver(want, spec)
-			changed = "in-tree EBS volume to the CSI driver's"
+			changes = append(changes, "in-tree EBS volume to the CSI driver's")
+		}
+		if t.kept(spec, "persistentVolumeReclaimPolicy") {
+			changes = append(changes, "volume of another cluster to one that is kept")
+		}
+		changed = strings.Join(changes, ", ")
+	case "volumesnapshotcontents.snapshot.storage.k8s.io":
+		if t.kept(spec, "deletionPolicy") {
+			changed = "snapshot of another cluster to one that is kept"
 		}
 	}
 	return want, changed
+}
+
+// kept is what becomes of a policy that deletes what lies in the storage when the object of the API goes: the other cluster has
+// an object for the same, and loses its data.
+func (t *trial) kept(spec map[string]any, field string) bool {
+	policy, _ := spec[field].(string)
+	if !t.otherCluster() || policy != "Delete" && policy != "Recycle" {
+		return false
+	}
+	spec[field] = "Retain"
+	return true
+}
+
+// otherCluster tells clusters apart as Kubernetes' own tools do: by the uid of kube-system.
+func (t *trial) otherCluster() bool {
+	system := keyOf(schema.GroupResource{Resource: "namespaces"}, "", "kube-system")
+	from, to := t.from.objects[system], t.to.objects[system]
+	return from != nil && to != nil && from.raw.GetUID() != to.raw.GetUID()
 }
 
 const (

@@ -1,0 +1,246 @@
+//go:build unix
+
+package e2e_test
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"io"
+	mathrand "math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+
+	"kedge.dev/kedge/api/v1alpha1"
+	"kedge.dev/kedge/test/aws"
+	"kedge.dev/kedge/test/testbed"
+)
+
+// volumeWorld is a cluster whose claims are bound to EBS volumes of a double of AWS, and a location in S3.
+type volumeWorld struct {
+	*world
+	cloud      *aws.Cloud
+	cluster    *testbed.Cluster
+	clients    *kubernetes.Clientset
+	kubeconfig string
+}
+
+func newVolumeWorld(t *testing.T) *volumeWorld {
+	t.Helper()
+	w := &volumeWorld{
+		world:   &world{bucket: testbed.NewBucket(t), dir: t.TempDir()},
+		cloud:   aws.New(t, aws.Options{SnapshotPolls: 1, VolumePolls: 1, DescribeLag: 1, BlocksLag: 1}),
+		cluster: testbed.NewCluster(t, "1.36.3"),
+	}
+	w.config = filepath.Join(w.dir, "config.yaml")
+	// The bucket's credentials are in a file, since the environment has those of the double.
+	file := filepath.Join(w.dir, "credentials")
+	var text strings.Builder
+	text.WriteString("[default]\n")
+	for _, v := range w.bucket.Env() {
+		name, value, _ := strings.Cut(v, "=")
+		if strings.HasPrefix(name, "AWS_ACCESS") || strings.HasPrefix(name, "AWS_SECRET") {
+			fmt.Fprintf(&text, "%s = %s\n", strings.ToLower(name), value)
+		}
+	}
+	if err := os.WriteFile(file, []byte(text.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.must(t, "location", "create", "main", "--s3-bucket", w.bucket.Name, "--endpoint", w.bucket.Endpoint, "--region", w.bucket.Region,
+		"--path-style", "--credentials-file", file, "--generate-age-identity", filepath.Join(w.dir, "key.txt"))
+	for name, value := range w.cloud.Environment() {
+		w.env = append(w.env, name+"="+value)
+	}
+	clients, err := kubernetes.NewForConfig(w.cluster.Master())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.clients, w.kubeconfig = clients, kubeconfig(t, w.cluster)
+	return w
+}
+
+// claim makes a PersistentVolume of an EBS volume, and the claim that it is bound to.
+func (w *volumeWorld) claim(t *testing.T, namespace, name, handle string) {
+	t.Helper()
+	err := w.cluster.ApplyYAML(t.Context(), fmt.Sprintf(`
+apiVersion: v1
+kind: Namespace
+metadata: {name: %[1]s}
+---
+apiVersion: v1
+kind: PersistentVolume
+metadata: {name: pv-%[1]s-%[2]s}
+spec:
+  capacity: {storage: 1Gi}
+  accessModes: [ReadWriteOnce]
+  persistentVolumeReclaimPolicy: Delete
+  storageClassName: gp3
+  claimRef: {namespace: %[1]s, name: %[2]s}
+  csi: {driver: ebs.csi.aws.com, volumeHandle: %[3]s, fsType: ext4}
+  nodeAffinity:
+    required:
+      nodeSelectorTerms:
+      - matchExpressions: [{key: topology.kubernetes.io/zone, operator: In, values: [eu-west-1a]}]
+---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: %[2]s, namespace: %[1]s}
+spec:
+  accessModes: [ReadWriteOnce]
+  storageClassName: gp3
+  volumeName: pv-%[1]s-%[2]s
+  resources: {requests: {storage: 1Gi}}
+`, namespace, name, handle))
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// handleOf waits until the claim is bound and gives the EBS volume behind it.
+func (w *volumeWorld) handleOf(t *testing.T, namespace, name string) string {
+	t.Helper()
+	var handle string
+	until(t, "claim "+namespace+"/"+name+" is bound", func() bool {
+		claim, err := w.clients.CoreV1().PersistentVolumeClaims(namespace).Get(t.Context(), name, metav1.GetOptions{})
+		if err != nil || claim.Status.Phase != corev1.ClaimBound {
+			return false
+		}
+		pv, err := w.clients.CoreV1().PersistentVolumes().Get(t.Context(), claim.Spec.VolumeName, metav1.GetOptions{})
+		if err != nil {
+			return false
+		}
+		handle = pv.Spec.CSI.VolumeHandle
+		return true
+	})
+	return handle
+}
+
+// scribble writes n random pieces into a volume.
+func (w *volumeWorld) scribble(t *testing.T, r *mathrand.Rand, handle string, n int) {
+	t.Helper()
+	f, err := os.OpenFile(w.cloud.VolumeFile(handle), os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	piece := make([]byte, 4096)
+	for range n {
+		for i := range piece {
+			piece[i] = byte(r.Uint32())
+		}
+		if _, err := f.WriteAt(piece, r.Int64N(1<<30/4096)*4096); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// digest is of all bytes of a volume.
+func (w *volumeWorld) digest(t *testing.T, handle string) []byte {
+	t.Helper()
+	f, err := os.Open(w.cloud.VolumeFile(handle))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		t.Fatal(err)
+	}
+	return h.Sum(nil)
+}
+
+// lose deletes a namespace and the volumes of its claims.
+func (w *volumeWorld) lose(t *testing.T, namespace string) {
+	t.Helper()
+	if err := w.clients.CoreV1().Namespaces().Delete(t.Context(), namespace, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "namespace "+namespace+" is gone", func() bool {
+		_, err := w.clients.CoreV1().Namespaces().Get(t.Context(), namespace, metav1.GetOptions{})
+		return apierrors.IsNotFound(err)
+	})
+	pvs, err := w.clients.CoreV1().PersistentVolumes().List(t.Context(), metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range pvs.Items {
+		if pvs.Items[i].Spec.ClaimRef.Namespace == namespace {
+			if err := w.clients.CoreV1().PersistentVolumes().Delete(t.Context(), pvs.Items[i].Name, metav1.DeleteOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// TestVolumeSnapshots backs up claims by snapshots, changes the volumes, loses the namespace, and gets every byte back as it was.
+func TestVolumeSnapshots(t *testing.T) {
+	w := newVolumeWorld(t)
+	r := mathrand.New(mathrand.NewPCG(4, 2))
+	machine, _ := w.cloud.CreateInstance("eu-west-1a")
+	data := w.cloud.CreateVolume(aws.VolumeSpec{Instance: machine, Tags: map[string]string{"team": "shop"}})
+	logs := w.cloud.CreateVolume(aws.VolumeSpec{Instance: machine, Type: "gp3", IOPS: 4000})
+	spare := w.cloud.CreateVolume(aws.VolumeSpec{})
+	want := map[string][]byte{}
+	for claim, handle := range map[string]string{"data": data, "logs": logs, "spare": spare} {
+		w.scribble(t, r, handle, 40)
+		w.claim(t, "shop", claim, handle)
+		w.handleOf(t, "shop", claim)
+		want[claim] = w.digest(t, handle)
+	}
+	w.must(t, "backup", "create", "good", "--volumes", "snapshot", "--kubeconfig", w.kubeconfig)
+	if n := len(w.cloud.Snapshots()); n != 3 {
+		t.Errorf("%d snapshots", n)
+	}
+	if calls := w.cloud.Usage().Calls; calls["CreateSnapshots"] != 1 || calls["CreateSnapshot"] != 1 {
+		t.Errorf("the volumes of one machine are not taken at once: %v", calls)
+	}
+	var b v1alpha1.Backup
+	if err := json.Unmarshal([]byte(w.must(t, "backup", "get", "good", "-o", "json")), &b); err != nil {
+		t.Fatal(err)
+	}
+	if b.Status.Counts.Volumes != 3 || b.Status.Counts.VolumeBytes != 3<<30 {
+		t.Errorf("counts %+v", b.Status.Counts)
+	}
+	for _, handle := range []string{data, logs, spare} {
+		w.scribble(t, r, handle, 10)
+	}
+	w.lose(t, "shop")
+	w.must(t, "restore", "create", "first", "--from-backup", "good", "--include-namespaces", "shop", "--kubeconfig", w.kubeconfig)
+	for claim, digest := range want {
+		handle := w.handleOf(t, "shop", claim)
+		if handle == data || handle == logs || handle == spare {
+			t.Errorf("claim %s has its old volume %s", claim, handle)
+		}
+		if !bytes.Equal(w.digest(t, handle), digest) {
+			t.Errorf("claim %s: the volume has other bytes than the backup", claim)
+		}
+	}
+	w.copyBeside(t, want)
+	w.must(t, "backup", "delete", "good", "--yes")
+	if left := w.cloud.Snapshots(); len(left) > 0 {
+		t.Errorf("the backup is deleted, but not its snapshots %v", left)
+	}
+}
+
+// copyBeside restores the namespace under another name beside the living one: volumes and claims of its own.
+func (w *volumeWorld) copyBeside(t *testing.T, want map[string][]byte) {
+	t.Helper()
+	w.must(t, "restore", "create", "second", "--from-backup", "good", "--include-namespaces", "shop", "--namespace-mappings", "shop:shop-test", "--kubeconfig", w.kubeconfig)
+	for claim, digest := range want {
+		handle := w.handleOf(t, "shop-test", claim)
+		if handle == w.handleOf(t, "shop", claim) {
+			t.Errorf("both claims %s have the volume %s", claim, handle)
+		}
+		if !bytes.Equal(w.digest(t, handle), digest) {
+			t.Errorf("claim %s of the copy: the volume has other bytes than the backup", claim)
+		}
+	}
+}
