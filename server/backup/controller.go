@@ -17,6 +17,7 @@ import (
 
 	"kedge.dev/kedge/api/v1alpha1"
 	"kedge.dev/kedge/backup/archive"
+	"kedge.dev/kedge/backup/volumes"
 	"kedge.dev/kedge/plugins/selection"
 	"kedge.dev/kedge/server/location"
 	"kedge.dev/kedge/server/metrics"
@@ -148,6 +149,9 @@ func (r *Reconciler) prepare(ctx context.Context, b *v1alpha1.Backup) (pool.Work
 // check refuses what the API server's own validation cannot, or on old versions does not.
 func (r *Reconciler) check(b *v1alpha1.Backup) error {
 	if _, err := selection.Compile(b.Spec.Selection); err != nil {
+		return outcome.Stalled("InvalidSpec", fmt.Errorf("read the spec: %w", err))
+	}
+	if _, err := volumes.Compile(b.Spec.Volumes); err != nil {
 		return outcome.Stalled("InvalidSpec", fmt.Errorf("read the spec: %w", err))
 	}
 	if b.Spec.TTL.Duration < 0 {
