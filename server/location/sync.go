@@ -4,6 +4,9 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
+	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -26,7 +29,7 @@ const showAtOnce = 16
 const settled = 2 * time.Minute
 
 // show makes the Backup objects agree with what a location holds: an archive without an object gets one, an object follows the expiry of
-// its archive, and an object whose archive is gone goes too. It gives what is wrong with entries that cannot be read.
+// its archive, and an object whose archive is gone goes too. It gives what is wrong with entries that cannot be read, or not be shown.
 func (r *Reconciler) show(ctx context.Context, location *v1alpha1.BackupStorageLocation, entries []archive.Entry) (unreadable []error, err error) {
 	var list v1alpha1.BackupList
 	if err := r.Client.List(ctx, &list, client.InNamespace(location.Namespace)); err != nil {
@@ -39,6 +42,7 @@ func (r *Reconciler) show(ctx context.Context, location *v1alpha1.BackupStorageL
 		names[b.Name] = true
 		shown[b.ArchiveUID()] = b
 	}
+	var refused refusals
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.SetLimit(showAtOnce)
 	held := make(map[string]bool, len(entries))
@@ -52,19 +56,20 @@ func (r *Reconciler) show(ctx context.Context, location *v1alpha1.BackupStorageL
 		b := shown[e.UID]
 		switch {
 		case b != nil && (b.Annotations[v1alpha1.ArchiveUIDAnnotation] != "" || b.Status.Phase.Final()):
-			group.Go(func() error { return r.follow(groupCtx, b, e, location.Name) })
+			group.Go(func() error { return refused.take(r.follow(groupCtx, b, e, location.Name)) })
 		case b == nil && !e.Deleting:
 			name := e.Name
 			if names[name] {
 				name = distinct(e)
 			}
 			names[name] = true
-			group.Go(func() error { return r.create(groupCtx, name, e, location) })
+			group.Go(func() error { return refused.take(r.create(groupCtx, name, e, location)) })
 		}
 	}
 	if err := group.Wait(); err != nil {
 		return unreadable, err
 	}
+	unreadable = append(unreadable, refused.sorted()...)
 	for uid, b := range shown {
 		if !held[uid] && r.orphaned(b, location.Name) {
 			if err := r.remove(ctx, b); err != nil {
@@ -73,6 +78,28 @@ func (r *Reconciler) show(ctx context.Context, location *v1alpha1.BackupStorageL
 		}
 	}
 	return unreadable, nil
+}
+
+// refusals are the objects that the API server does not take for what a record says. Records are written by others; one hides no other.
+type refusals struct {
+	mu   sync.Mutex
+	list []error
+}
+
+// take keeps a refusal, and gives back any other error.
+func (r *refusals) take(err error) error {
+	if !apierrors.IsInvalid(err) && !apierrors.IsBadRequest(err) && !apierrors.IsRequestEntityTooLargeError(err) {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.list = append(r.list, err)
+	return nil
+}
+
+func (r *refusals) sorted() []error {
+	slices.SortFunc(r.list, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
+	return r.list
 }
 
 // distinct is the name of the object for an archive whose own name another object has.
@@ -115,7 +142,10 @@ func (r *Reconciler) follow(ctx context.Context, b *v1alpha1.Backup, e *archive.
 		*s = want
 		status.Set(&s.Conditions, r.Now(), b.Generation, ReadyCondition(want.Phase, want.Message))
 	}
-	return client.IgnoreNotFound(status.Patch(ctx, r.Client, b, have))
+	if err := client.IgnoreNotFound(status.Patch(ctx, r.Client, b, have)); err != nil {
+		return fmt.Errorf("show backup %s: %w", e.ID(), err)
+	}
+	return nil
 }
 
 // ReadyCondition is the condition Ready of a Backup whose archive is sealed.
