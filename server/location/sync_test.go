@@ -4,6 +4,9 @@ import (
 	"context"
 	"crypto/rand"
 	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -173,4 +176,80 @@ func TestRefusedRecord(t *testing.T) {
 			t.Errorf("shown: %v", shown)
 		}
 	}
+}
+
+// TestReplica has three locations with the same archive, as buckets have that are replicated: each shows its own, under a name of its own, and none
+// changes what another shows.
+func TestReplica(t *testing.T) {
+	w := newWorld(t)
+	path, l := folder(t, "one")
+	second, third := copyOf(t, path), copyOf(t, path)
+	w.mount(t, "first", path)
+	w.mount(t, "second", second)
+	w.mount(t, "third", third)
+	all := []string{"first", "second", "third"}
+	for _, name := range all {
+		w.sync(t, name)
+	}
+	shown, before := w.backups(t)
+	if len(shown) != 3 || shown["one"] != "first one-uid" || shown["one-one-uid"] != "second one-uid" {
+		t.Fatalf("shown: %v", shown)
+	}
+	for _, name := range all {
+		w.sync(t, name)
+	}
+	if _, after := w.backups(t); !maps.Equal(before, after) {
+		t.Errorf("a second look changed %v to %v", before, after)
+	}
+
+	// What becomes of the archive in one of them concerns its own object alone.
+	if err := l.SetExpiry(t.Context(), archive.Entry{Name: "one", UID: "one-uid"}, archive.Expiry{Hold: true, At: now}); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range all {
+		w.sync(t, name)
+	}
+	_, held := w.backups(t)
+	if held["one"] == before["one"] || held["one-one-uid"] != before["one-one-uid"] {
+		t.Errorf("a hold in the first location: %v, then %v", before, held)
+	}
+	today := now
+	w.r.Now = func() time.Time { return today }
+	today = time.Now().Add(time.Hour) // objects are removed that are old enough to be in any listing
+	if err := os.RemoveAll(filepath.Join(second, "backups")); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range all {
+		w.sync(t, name)
+	}
+	if shown, _ = w.backups(t); len(shown) != 2 || shown["one"] != "first one-uid" {
+		t.Errorf("after the second has lost it: %v", shown)
+	}
+}
+
+// TestRenamedLocation takes a location away and gives its folder another name: the objects come along.
+func TestRenamedLocation(t *testing.T) {
+	w := newWorld(t)
+	path, _ := folder(t, "one")
+	w.mount(t, "old", path)
+	w.sync(t, "old")
+	err := w.client.Delete(t.Context(), &v1alpha1.BackupStorageLocation{ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: "old"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.mount(t, "new", path)
+	w.sync(t, "new")
+	if shown, _ := w.backups(t); len(shown) != 1 || shown["one"] != "new one-uid" {
+		t.Errorf("shown: %v", shown)
+	}
+}
+
+// copyOf is a replica of a folder.
+func copyOf(t *testing.T, path string) string {
+	t.Helper()
+	replica := filepath.Join(t.TempDir(), "replica")
+	if err := os.CopyFS(replica, os.DirFS(path)); err != nil {
+		t.Fatal(err)
+	}
+	return replica
 }
