@@ -49,9 +49,12 @@ func newWorld(t *testing.T) *world {
 	w := &world{cluster: testbed.SharedCluster(t, "1.36.3"), private: t.TempDir()}
 	crds.Do(func() {
 		files, err := fs.Glob(deploy.CRDs, "crds/*.yaml")
+		if err != nil {
+			t.Fatal(err)
+		}
 		for _, name := range files {
-			var text []byte
-			if text, err = deploy.CRDs.ReadFile(name); err == nil {
+			text, err := deploy.CRDs.ReadFile(name)
+			if err == nil {
 				err = w.cluster.ApplyYAML(t.Context(), string(text))
 			}
 			if err != nil {
