@@ -19,6 +19,7 @@ import (
 	"kedge.dev/kedge/internal/kube"
 	"kedge.dev/kedge/plugins"
 	"kedge.dev/kedge/plugins/selection"
+	"kedge.dev/kedge/volume/repository"
 )
 
 // ErrNothingRead means that not one selected resource could be listed; nothing was written.
@@ -46,6 +47,8 @@ type Engine struct {
 
 	// Providers know volumes; the first that knows one and can do what the spec asks for takes its data.
 	Providers []plugins.VolumeProvider
+	// Repository opens where copies of volumes go; nil means that there can be none.
+	Repository func(context.Context) (*repository.Repository, error)
 
 	Events Events
 }

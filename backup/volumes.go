@@ -3,7 +3,6 @@ package backup
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -12,7 +11,6 @@ import (
 
 	"kedge.dev/kedge/backup/archive"
 	"kedge.dev/kedge/backup/volumes"
-	"kedge.dev/kedge/plugins"
 )
 
 // claims are those that the backup holds, by "namespace/name": a list that is read again gives each once.
@@ -44,7 +42,7 @@ func (c *claims) sorted() []volumes.Claim {
 // takeVolumes takes the data of the claims that were read, and remarks on what it could not take.
 func (p *pass) takeVolumes(ctx context.Context, r *reading, location, attempt string, began time.Time) ([]archive.Volume, error) {
 	taker := &volumes.Taker{
-		Kube: p.Kube, Providers: p.Providers, Now: p.Now, Sleep: sleep,
+		Kube: p.Kube, Providers: p.Providers, Repository: p.Repository, Now: p.Now, Sleep: sleep,
 		Progress: func(done, total int) { p.progress.volumes(done, total) },
 	}
 	if !p.policies.Nothing() {
@@ -79,18 +77,11 @@ func (p *pass) discardVolumes(ctx context.Context, location string) error {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), discardTime)
 	defer cancel()
-	var errs []error
-	for _, provider := range p.Providers {
-		s, ok := provider.(plugins.VolumeSnapshotter)
-		if !ok {
-			continue
-		}
-		tags := map[string]string{volumes.TagAttempt: p.attempt, volumes.TagLocation: location}
-		if _, err := volumes.DeleteSnapshots(ctx, s, tags, func(plugins.Snapshot) bool { return true }); err != nil {
-			errs = append(errs, fmt.Errorf("remove the snapshots of the backup that failed (they have the tag %s=%s): %w", volumes.TagAttempt, p.attempt, err))
-		}
+	err := volumes.Remove(ctx, p.Providers, map[string]string{volumes.TagAttempt: p.attempt, volumes.TagLocation: location})
+	if err != nil {
+		return fmt.Errorf("remove the snapshots of the backup that failed (they have the tag %s=%s): %w", volumes.TagAttempt, p.attempt, err)
 	}
-	return errors.Join(errs...)
+	return nil
 }
 
 func sleep(ctx context.Context, d time.Duration) error {

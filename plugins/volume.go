@@ -67,7 +67,8 @@ type Snapshot struct {
 // SnapshotRequest asks for snapshots of volumes.
 type SnapshotRequest struct {
 	// Token makes the request repeatable: it is written to each snapshot as it is made, so that a request whose reply was lost
-	// finds its snapshots and makes none twice. One token is for one set of handles.
+	// finds its snapshots and makes none twice. One token is for one set of handles; with another it is refused (ErrConfig), and what it
+	// made stays. Calls of one process may be at once; that no two processes ask with one token at once is the caller's to see to.
 	Token   string
 	Handles []string
 	// Retry says that the token may have been used before, by a process that did not live to see the answer. What cannot be found at once is

@@ -1,10 +1,12 @@
 package restore
 
 import (
+	"context"
 	"time"
 
 	"kedge.dev/kedge/internal/kube"
 	"kedge.dev/kedge/plugins"
+	"kedge.dev/kedge/volume/repository"
 )
 
 // Engine restores from one source into one cluster. Its fields do not change while it works.
@@ -23,6 +25,8 @@ type Engine struct {
 	Journal Journal
 	// Providers make volumes with the data that the source has of them.
 	Providers []plugins.VolumeProvider
+	// Repository opens where copies of volumes are; nil means that there are none.
+	Repository func(context.Context) (*repository.Repository, error)
 	// Reports keeps the report; nil keeps it nowhere.
 	Reports ReportSink
 	// TargetName is what people call the target.

@@ -119,6 +119,7 @@ func (x *run) close(ctx context.Context, cancelled bool, stopped error) (*Report
 			r.Counts.Warnings++
 		}
 	}
+	r.Remarks = append(r.Remarks, x.finishFilling(ctx, !cancelled && stopped == nil)...)
 	r.Counts.Warnings += len(r.Remarks)
 	r.decidePhase(cancelled, stopped)
 	var errs []error

@@ -46,6 +46,8 @@ const (
 	Merged Reason = actions.ReasonMerged
 	// Rebound: a volume that was released by a claim that is gone is handed to the restored claim.
 	Rebound Reason = "Rebound"
+	// VolumeInUse: the target's volume is for another claim than the archived one.
+	VolumeInUse Reason = "VolumeInUse"
 	// RecreateRefused: recreating the object would delete more than it.
 	RecreateRefused Reason = "RecreateRefused"
 	// Dropped: a field that the user chose was left out.
@@ -58,6 +60,8 @@ const (
 	VolumeFilled Reason = "VolumeFilled"
 	// VolumeNotFilled: the volume with the data of the backup could not be made, so its PersistentVolume was not either.
 	VolumeNotFilled Reason = "VolumeNotFilled"
+	// TemporaryLeft: what was needed only while volumes were made could not be removed.
+	TemporaryLeft Reason = "TemporaryLeft"
 	// Converted: the target takes the object in another version.
 	Converted Reason = "Converted"
 	// OwnerDropped: an owner is neither restored nor in the target, so the reference to it is left out.

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -44,7 +45,7 @@ func (x *run) learnFilling(ctx context.Context) error {
 	if err != nil || len(rows) == 0 {
 		return err
 	}
-	f := &filling{rows: map[string]archive.Volume{}, renamed: map[string]string{}, filler: &volumes.Filler{Providers: x.e.Providers}}
+	f := &filling{rows: map[string]archive.Volume{}, renamed: map[string]string{}, filler: &volumes.Filler{Providers: x.e.Providers, Repository: x.e.Repository}}
 	for _, row := range rows {
 		f.rows[row.Volume] = row
 		if own := x.ownName(row.Volume); x.volumes[refKey(plugins.Ref{Resource: "persistentvolumes", Name: own})] {
@@ -59,6 +60,21 @@ func (x *run) learnFilling(ctx context.Context) error {
 	}
 	x.filling = f
 	return nil
+}
+
+// finishFilling ends the filling of volumes; once none is to be made any more, what was needed only for that is removed.
+func (x *run) finishFilling(ctx context.Context, done bool) []plugins.Remark {
+	if x.filling == nil {
+		return nil
+	}
+	err := x.filling.filler.Close(ctx)
+	if done {
+		err = errors.Join(err, x.filling.filler.Finish(ctx, x.plan.Request.UID))
+	}
+	if err == nil {
+		return nil
+	}
+	return []plugins.Remark{{Reason: string(TemporaryLeft), Message: fmt.Sprintf("temporary snapshots, with the tag %s=%s, could not all be removed: remove them by hand: %v", volumes.TagUID, x.plan.Request.UID, err)}}
 }
 
 func (x *run) plansVolumes() bool {
@@ -146,7 +162,10 @@ func (x *run) fill(ctx context.Context, p *prepared, row archive.Volume) error {
 	case err != nil:
 		return x.finishPrepared(ctx, p, result{outcome: Failed, reason: VolumeNotFilled, message: err.Error()})
 	}
-	from := row.SnapshotID
+	from := "snapshot " + row.SnapshotID
+	if row.SnapshotID == "" {
+		from = "copy " + row.CopyID
+	}
 	p.remarks = append(p.remarks, plugins.Remark{Reason: string(VolumeFilled), Message: fmt.Sprintf("%s was made of %s, the state of %s", made.Handle, from, row.Taken.Format("2006-01-02 15:04:05 MST"))})
 	return x.create(ctx, p)
 }

@@ -136,7 +136,7 @@ func TestCrashInit(t *testing.T) {
 
 // TestLostReplies loses the reply to each Put that took effect: the writer finds its own objects and succeeds.
 func TestLostReplies(t *testing.T) {
-	for _, name := range []string{archive.FileItems, archive.FileIndex, archive.FileTable, archive.FileLog, archive.FileReport, archive.FileVolumes, "backup.json"} {
+	for _, name := range []string{archive.FileItems, archive.FileIndex, archive.FileTable, archive.FileLog, archive.FileReport, "backup.json"} {
 		store := newMemory()
 		l, keys := location(t, store)
 		store.lose = func(key string) bool { return strings.HasSuffix(key, "/"+name) }
@@ -214,7 +214,7 @@ func TestCommitRace(t *testing.T) {
 	if won != 1 || whole(t, store, keys, "raced") != 1 {
 		t.Errorf("%d writers won", won)
 	}
-	if n := len(store.keys("")) - before; n != 7 {
+	if n := len(store.keys("")) - before; n != 6 {
 		t.Errorf("%d objects of the backup: %v", n, store.keys("backups/"))
 	}
 	if _, err := l.Write(t.Context(), writeOptions(t, "raced", "uid"), smallSample(1).fill); !errors.Is(err, archive.ErrSealed) {
@@ -233,7 +233,7 @@ func TestUncertainCommit(t *testing.T) {
 		return nil
 	}
 	_, err := l.Write(t.Context(), writeOptions(t, "unsure", "uid"), smallSample(1).fill)
-	if !errors.Is(err, archive.ErrUncertain) || len(store.keys("backups/")) != 6 {
+	if !errors.Is(err, archive.ErrUncertain) || len(store.keys("backups/")) != 5 {
 		t.Errorf("%v, %v", err, store.keys("backups/"))
 	}
 }

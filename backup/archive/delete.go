@@ -19,6 +19,8 @@ type tombstone struct {
 	Name   string    `json:"name"`
 	UID    string    `json:"uid"`
 	At     time.Time `json:"at"`
+	// Elsewhere says that the backup may have data outside of the location.
+	Elsewhere bool `json:"elsewhere,omitempty"`
 }
 
 func tombstoneKey(uid string) string { return tombstonePrefix + uid + ".json" }
@@ -60,6 +62,7 @@ func (l *Location) Delete(ctx context.Context, e Entry, opts DeleteOptions) erro
 		return fmt.Errorf("delete backup %s: %w", e.ID(), err)
 	}
 	t := tombstone{Layout: layoutVersion, Name: e.Name, UID: e.UID, At: opts.Now().UTC().Truncate(time.Second)}
+	t.Elsewhere = e.Record != nil && e.Record.Counts.Volumes > 0 || e.Record == nil && l.elsewhere != nil
 	doc, err := sealJSON(t)
 	if err == nil {
 		err = l.putOnce(ctx, tombstoneKey(e.UID), doc)
@@ -86,6 +89,11 @@ func (e *Entry) refuseHeld() error {
 
 // finishDeletion removes what a tombstone is about, and then the tombstone.
 func (l *Location) finishDeletion(ctx context.Context, t tombstone) error {
+	if t.Elsewhere {
+		if err := l.removeElsewhere(ctx, t.UID); err != nil {
+			return err
+		}
+	}
 	folder := backupFolder(t.Name, t.UID)
 	// A writer may be at work: what it adds meanwhile is found by looking again.
 	for range 10 {
@@ -107,6 +115,17 @@ func (l *Location) finishDeletion(ctx context.Context, t tombstone) error {
 		}
 	}
 	return fmt.Errorf("objects appear below %s as fast as they are removed: stop the backup that is being written, then delete again", folder)
+}
+
+// removeElsewhere comes before the files: as long as they are there, somebody knows of the rest.
+func (l *Location) removeElsewhere(ctx context.Context, uid string) error {
+	if l.elsewhere == nil {
+		return fmt.Errorf("%w: the backup has snapshots of volumes, which cannot be removed from here", ErrElsewhere)
+	}
+	if err := l.elsewhere(ctx, uid); err != nil {
+		return fmt.Errorf("remove what the backup has outside of the location: %w", err)
+	}
+	return nil
 }
 
 func (l *Location) deleteAll(ctx context.Context, keys []string) error {

@@ -1,6 +1,7 @@
 package archive_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -311,5 +312,41 @@ func TestListing(t *testing.T) {
 	stop := errors.New("stop")
 	if err := l.Backups(t.Context(), func(archive.Entry) error { return stop }); !errors.Is(err, stop) {
 		t.Errorf("stopped: %v", err)
+	}
+}
+
+// TestDeleteElsewhere deletes a backup that has snapshots: they go after the tombstone is there and before any file does, and again
+// when the deletion is resumed. Who cannot remove them does not delete the backup.
+func TestDeleteElsewhere(t *testing.T) {
+	store := newMemory()
+	l, _ := location(t, store)
+	s := smallSample(1)
+	s.volumes = sampleVolumes(2)
+	write(t, l, writeOptions(t, "big", "uid-1"), s)
+	files := store.keys("backups/")
+	if err := l.Delete(t.Context(), find(t, l, "big"), archive.DeleteOptions{Now: now}); !errors.Is(err, archive.ErrElsewhere) {
+		t.Errorf("delete by one who cannot remove snapshots: %v", err)
+	}
+	if got := store.keys("backups/"); !slices.Equal(got, files) {
+		t.Errorf("files are gone: %v", got)
+	}
+	var asked []string
+	refuse := errors.New("EC2 is away")
+	able := l.WithElsewhere(func(_ context.Context, uid string) error {
+		asked = append(asked, uid)
+		if len(store.keys("tombstones/")) != 1 || !slices.Equal(store.keys("backups/"), files) {
+			t.Errorf("asked while there are %v", store.keys(""))
+		}
+		if len(asked) == 1 {
+			return refuse
+		}
+		return nil
+	})
+	if _, err := able.ResumeDeletions(t.Context()); !errors.Is(err, refuse) {
+		t.Errorf("resume while the provider is away: %v", err)
+	}
+	res, err := able.ResumeDeletions(t.Context())
+	if err != nil || !slices.Equal(res.Done, []string{"big/uid-1"}) || !slices.Equal(asked, []string{"uid-1", "uid-1"}) || len(store.keys("backups/")) > 0 {
+		t.Errorf("%+v, %v, asked %v, left %v", res, err, asked, store.keys(""))
 	}
 }

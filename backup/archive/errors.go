@@ -18,6 +18,8 @@ var (
 	ErrBackupNotFound = errors.New("no such backup")
 	// ErrItemNotFound: the backup does not hold that object.
 	ErrItemNotFound = errors.New("no such object in the backup")
+	// ErrElsewhere: the backup has data outside of its location, and nobody here can remove it.
+	ErrElsewhere = errors.New("the backup has data elsewhere")
 	// ErrSealed: the backup's uid has a commit record already, so there is nothing to write.
 	ErrSealed = errors.New("the backup is sealed already")
 	// ErrLostRace: another writer sealed the same backup first; its archive is the one that counts.

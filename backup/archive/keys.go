@@ -35,6 +35,38 @@ func (k *Keys) GoString() string { return k.PublicKey() }
 // Identity opens the location's files with age. It is the private key: show it to nobody who may not read every backup.
 func (k *Keys) Identity() *age.X25519Identity { return k.identity }
 
+// Seal encrypts a small secret to the location: what has its private key can open it, as it can the backups.
+func (k *Keys) Seal(plain []byte) ([]byte, error) {
+	var sealed bytes.Buffer
+	w, err := age.Encrypt(&sealed, k.identity.Recipient())
+	if err != nil {
+		return nil, fmt.Errorf("seal for %s: %w", k, err)
+	}
+	if _, err := w.Write(plain); err != nil {
+		return nil, fmt.Errorf("seal for %s: %w", k, err)
+	}
+	if err := w.Close(); err != nil {
+		return nil, fmt.Errorf("seal for %s: %w", k, err)
+	}
+	return sealed.Bytes(), nil
+}
+
+// Open is the reverse of Seal, for what has at most 64 KiB.
+func (k *Keys) Open(sealed []byte) ([]byte, error) {
+	r, err := age.Decrypt(bytes.NewReader(sealed), k.identity)
+	if err != nil {
+		return nil, fmt.Errorf("open with %s: %w", k, err)
+	}
+	plain, err := io.ReadAll(io.LimitReader(r, maxSmall+1))
+	if err == nil && len(plain) > maxSmall {
+		err = ErrTooLarge
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open with %s: %w", k, err)
+	}
+	return plain, nil
+}
+
 func generateKeys() (*Keys, error) {
 	id, err := age.GenerateX25519Identity()
 	if err != nil {

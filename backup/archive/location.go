@@ -18,8 +18,21 @@ import (
 
 // Location is a store that holds backups. It is safe for use from many goroutines.
 type Location struct {
-	store plugins.ObjectStore
-	info  locationInfo
+	store     plugins.ObjectStore
+	info      locationInfo
+	elsewhere Elsewhere
+}
+
+// Elsewhere removes what the backup with that uid has outside of its location, such as snapshots of volumes. What is gone already is no
+// error.
+type Elsewhere func(ctx context.Context, uid string) error
+
+// WithElsewhere gives the same location, whose deletions begin with what the backup has elsewhere. Without it a backup that has
+// something elsewhere cannot be deleted.
+func (l *Location) WithElsewhere(remove Elsewhere) *Location {
+	out := *l
+	out.elsewhere = remove
+	return &out
 }
 
 // locationInfo is kedge.json.

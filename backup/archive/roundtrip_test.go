@@ -56,6 +56,7 @@ func TestRoundTrip(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			l, keys := location(t, store)
 			s := smallSample(1)
+			s.volumes = sampleVolumes(3)
 			rec := write(t, l, writeOptions(t, "first", "uid-1"), s)
 			if rec.Counts.Items != len(s.items()) || rec.Counts.Skipped != 1 {
 				t.Errorf("counts %+v", rec.Counts)

@@ -121,7 +121,6 @@ func smallSample(seed uint64) *sample {
 	s.sections = append(s.sections, odd)
 	s.apis = []archive.API{{Resource: "pods", Kind: "Pod", Namespaced: true, Versions: []string{"v1"}, Preferred: "v1", Archived: "v1"}}
 	s.report.Skipped = []archive.Remark{{Ref: &plugins.Ref{Version: "v1", Resource: "events", Namespace: "a", Name: "b"}, Reason: "ExcludedByDefault", Message: "events are not kept"}}
-	s.volumes = sampleVolumes(3)
 	return s
 }
 

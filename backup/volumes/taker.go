@@ -16,6 +16,8 @@ import (
 	"kedge.dev/kedge/backup/archive"
 	"kedge.dev/kedge/internal/kube"
 	"kedge.dev/kedge/plugins"
+	"kedge.dev/kedge/volume/block"
+	"kedge.dev/kedge/volume/repository"
 )
 
 // Tags that every snapshot of Kedge has, so that it is found again by whoever lost sight of it.
@@ -26,6 +28,9 @@ const (
 	TagAttempt  = "kedge.dev/attempt"    // the attempt of the archive
 	TagCluster  = "kedge.dev/cluster-uid"
 	TagClaim    = "kedge.dev/claim" // "namespace/name"
+	// TagRole is RoleBase on a snapshot that the backup does not keep for itself: the volume's next copy is compared with it.
+	TagRole  = "kedge.dev/role"
+	RoleBase = "base"
 )
 
 // Reasons of remarks about volumes.
@@ -48,6 +53,8 @@ type Taker struct {
 	Now       func() time.Time
 	// Sleep waits, or returns the context's error.
 	Sleep func(context.Context, time.Duration) error
+	// Repository opens where copies go. It is called when the first copy is about to be made; nil means that there can be none.
+	Repository func(context.Context) (*repository.Repository, error)
 	// Progress tells how many of the volumes are done. It may be nil.
 	Progress func(done, total int)
 }
@@ -92,6 +99,8 @@ type taking struct {
 	handle   string
 	source   plugins.Volume
 	snapshot plugins.Snapshot
+	missed   int // looks in a row that did not see the snapshot
+	copyID   string
 	taken    time.Time
 	err      error
 	reason   string
@@ -117,6 +126,9 @@ func (t *Taker) Take(ctx context.Context, req Request) (*Result, error) {
 	if err := t.wait(ctx, todo); err != nil {
 		return nil, err
 	}
+	if err := t.copies(ctx, req, todo); err != nil {
+		return nil, err
+	}
 	for _, v := range todo {
 		if v.err != nil {
 			r.fail(v.claim, v.reason, "%v", v.err)
@@ -134,10 +146,17 @@ func (v *taking) fail(reason string, err error) {
 }
 
 func (v *taking) row() archive.Volume {
-	return archive.Volume{
+	row := archive.Volume{
 		Namespace: v.claim.Namespace, Claim: v.claim.Name, ClaimUID: v.claim.UID, Volume: v.claim.Volume, Provider: v.provider.Name(),
-		Source: v.source, Taken: v.taken.UTC().Round(0), SnapshotID: v.snapshot.ID,
+		Source: v.source, Taken: v.taken.UTC().Round(0), CopyID: v.copyID,
 	}
+	if v.copyID != "" {
+		row.CopyKind = block.Kind
+	}
+	if v.method.Snapshots() {
+		row.SnapshotID = v.snapshot.ID
+	}
+	return row
 }
 
 // plan finds the volume, the method and the provider of each claim.
@@ -183,7 +202,9 @@ func (t *Taker) plan(ctx context.Context, req Request, r *Result) ([]*taking, er
 func (t *Taker) provide(v *taking) {
 	for _, p := range t.Providers {
 		handle, ok := p.Handle(v.pv)
-		if _, can := p.(plugins.VolumeSnapshotter); ok && can && !v.method.Copies() {
+		_, snapshots := p.(plugins.VolumeSnapshotter)
+		_, blocks := p.(plugins.BlockSnapshots)
+		if ok && (blocks && t.Repository != nil || snapshots && !v.method.Copies()) {
 			v.provider, v.handle = p, handle
 			return
 		}
@@ -250,38 +271,36 @@ func (t *Taker) describe(ctx context.Context, todo []*taking) error {
 
 // forget removes what earlier attempts of this backup left: their objects are of another moment.
 func (t *Taker) forget(ctx context.Context, req Request) error {
-	for _, p := range t.Providers {
-		s, ok := p.(plugins.VolumeSnapshotter)
-		if !ok {
-			continue
-		}
-		_, err := DeleteSnapshots(ctx, s, map[string]string{TagUID: req.UID}, func(snap plugins.Snapshot) bool {
-			return snap.Tags[TagAttempt] != req.Attempt && snap.Started.Before(req.Began)
-		})
-		if err != nil {
-			return fmt.Errorf("remove the snapshots of an earlier attempt: %w", err)
-		}
+	err := removeIf(ctx, t.Providers, map[string]string{TagUID: req.UID, TagLocation: req.LocationID}, func(s *plugins.Snapshot) bool {
+		return s.Tags[TagAttempt] != req.Attempt && s.Started.Before(req.Began)
+	})
+	if err != nil {
+		return fmt.Errorf("remove the snapshots of an earlier attempt: %w", err)
 	}
 	return nil
 }
 
-// DeleteSnapshots removes the snapshots that have the tags and that doomed accepts, and says how many they were.
-func DeleteSnapshots(ctx context.Context, p plugins.VolumeSnapshotter, tags map[string]string, doomed func(plugins.Snapshot) bool) (int, error) {
-	have, err := p.FindSnapshots(ctx, tags)
-	if err != nil {
-		return 0, err
-	}
-	n := 0
-	for _, s := range have {
-		if !doomed(s) {
+// Remove deletes the snapshots that have the tags, with all providers.
+func Remove(ctx context.Context, providers []plugins.VolumeProvider, tags map[string]string) error {
+	return removeIf(ctx, providers, tags, func(*plugins.Snapshot) bool { return true })
+}
+
+func removeIf(ctx context.Context, providers []plugins.VolumeProvider, tags map[string]string, doomed func(*plugins.Snapshot) bool) error {
+	var errs []error
+	for _, p := range providers {
+		s, ok := p.(plugins.VolumeSnapshotter)
+		if !ok {
 			continue
 		}
-		if err := p.DeleteSnapshot(ctx, s.ID); err != nil {
-			return n, err
+		have, err := s.FindSnapshots(ctx, tags)
+		errs = append(errs, err)
+		for i := range have {
+			if doomed(&have[i]) {
+				errs = append(errs, s.DeleteSnapshot(ctx, have[i].ID))
+			}
 		}
-		n++
 	}
-	return n, nil
+	return errors.Join(errs...)
 }
 
 // snapshot asks for all snapshots, those of one machine together.
@@ -340,6 +359,9 @@ func (t *Taker) snapshotGroup(ctx context.Context, req Request, group []*taking)
 		if n := len(ask.Handles); n == 0 || ask.Handles[n-1] != v.handle {
 			ask.Handles = append(ask.Handles, v.handle)
 			ask.ByHandle[v.handle] = map[string]string{TagClaim: v.claim.String()}
+			if !v.method.Snapshots() {
+				ask.ByHandle[v.handle][TagRole] = RoleBase
+			}
 		}
 	}
 	at := t.Now()
@@ -367,6 +389,9 @@ const (
 	lastPause  = 15 * time.Second
 	// maxBlindLooks is how often in a row a provider may fail to answer, beyond the retries of its own, before its snapshots are given up.
 	maxBlindLooks = 20
+	// maxMissed is how many looks in a row may not see a snapshot: a service may show a new one late ("Eventual consistency" of the EC2 API
+	// Reference).
+	maxMissed = 8
 )
 
 // wait follows the snapshots until each is completed or has failed.
@@ -419,11 +444,14 @@ func update(p plugins.VolumeSnapshotter, states map[string]plugins.Snapshot, err
 		switch {
 		case err != nil:
 			v.fail(ReasonSnapshotFailed, err)
+		case !ok && v.missed < maxMissed:
+			v.missed++
 		case !ok:
 			v.fail(ReasonSnapshotFailed, fmt.Errorf("snapshot %s of %s is gone: somebody deleted it", v.snapshot.ID, v.handle))
 		case s.State == plugins.SnapshotFailed:
 			v.fail(ReasonSnapshotFailed, fmt.Errorf("snapshot %s of %s failed: %s", s.ID, v.handle, s.Message))
 		default:
+			v.missed = 0
 			v.snapshot.State, v.snapshot.Progress = s.State, s.Progress
 		}
 	}

@@ -19,6 +19,7 @@ import (
 	"kedge.dev/kedge/internal/term"
 	"kedge.dev/kedge/plugins/selection"
 	"kedge.dev/kedge/server/location"
+	"kedge.dev/kedge/volume/repository"
 )
 
 // backupFlags are what "backup create" takes; most are bound to the API's spec.
@@ -201,10 +202,12 @@ func (a *app) createBackup(ctx context.Context, c *config, name string, f *backu
 	if f.dryRun {
 		return a.previewBackup(ctx, engine, request, &f.out)
 	}
+	var p *place // once the engine has opened it
 	if request.Spec.Volumes != nil {
 		if engine.Providers, err = location.VolumeProviders(ctx, &object.Spec); err != nil {
 			return fmt.Errorf("create backup %s: %w", request.Name, err)
 		}
+		engine.Repository = func(ctx context.Context) (*repository.Repository, error) { return a.openRepository(ctx, p) }
 	}
 	engine.PublicKey = object.Spec.PublicKey
 	switch ttl := request.Spec.TTL.Duration; {
@@ -213,7 +216,6 @@ func (a *app) createBackup(ctx context.Context, c *config, name string, f *backu
 	case object.Spec.ObjectLock:
 		a.ui.Warn("location %s has object lock, but without --ttl the backup has no end until which it could be retained", object.Name)
 	}
-	var p *place
 	engine.Open = func(ctx context.Context) (*archive.Location, error) {
 		var err error
 		if p, err = a.openPlace(ctx, c, object.Name); err != nil {

@@ -8,7 +8,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"kedge.dev/kedge/backup/archive"
+	"kedge.dev/kedge/backup/volumes"
 	"kedge.dev/kedge/internal/term"
+	"kedge.dev/kedge/volume/repository"
 )
 
 func (a *app) backupVerifyCommand() *cobra.Command {
@@ -19,7 +21,8 @@ func (a *app) backupVerifyCommand() *cobra.Command {
 		Use:   "verify NAME",
 		Short: "Check that a backup is whole and unchanged",
 		Long: `Check a backup. The quick check looks at its record, its signature, and that every file is there with its size; it needs no key.
-With --deep every byte is read and every hash compared, and every object is found at its place; that needs a key that opens the location.
+With --deep every byte is read and every hash compared, that of the copies of volumes too, and every object is found at its place; that needs
+a key that opens the location. Snapshots that a provider keeps are not looked at.
 
 The exit code is 5 where something is wrong with the backup.`,
 		Args: exactArgs("NAME"),
@@ -86,6 +89,11 @@ func (a *app) verifyBackup(ctx context.Context, out *outputFlag, f *found, deep 
 		OnProgress: func(done, total int64) { bar.Set(term.State{Done: done, Total: total, Bytes: done}) },
 	})
 	bar.Done()
+	if err == nil && deep {
+		var more []archive.Problem
+		more, err = volumes.Verify(ctx, f.location, f.entry, keys, func(ctx context.Context) (*repository.Repository, error) { return a.openRepository(ctx, f.place) })
+		result.Problems = append(result.Problems, more...)
+	}
 	if err != nil {
 		return fmt.Errorf("verify backup %s: %w", f.entry.Name, err)
 	}

@@ -9,6 +9,7 @@ import (
 	"kedge.dev/kedge/backup/archive"
 	"kedge.dev/kedge/plugins"
 	"kedge.dev/kedge/server/location"
+	"kedge.dev/kedge/volume/repository"
 )
 
 // place is a configured location whose bucket is open.
@@ -29,15 +30,16 @@ func (a *app) openPlace(ctx context.Context, c *config, name string) (*place, er
 	if err != nil {
 		return nil, fmt.Errorf("open location %s: %w", object.Name, err)
 	}
-	location, err := archive.Open(ctx, store)
+	opened, err := archive.Open(ctx, store)
 	if err != nil {
 		return nil, fmt.Errorf("open location %s: %w", object.Name, err)
 	}
-	if pinned := object.Spec.PublicKey; pinned != "" && pinned != location.PublicKey() {
-		return nil, codeError(exitRefused, fmt.Errorf("open location %s: the bucket says that its key is %s, the configuration says %s", object.Name, location.PublicKey(), pinned),
+	if pinned := object.Spec.PublicKey; pinned != "" && pinned != opened.PublicKey() {
+		return nil, codeError(exitRefused, fmt.Errorf("open location %s: the bucket says that its key is %s, the configuration says %s", object.Name, opened.PublicKey(), pinned),
 			"somebody replaced what is in the bucket, or it is another bucket; if that is meant, delete the location here and add it again")
 	}
-	return &place{config: c, object: object, store: store, location: location}, nil
+	opened = opened.WithElsewhere(location.RemoveSnapshots(&object.Spec, opened.ID()))
+	return &place{config: c, object: object, store: store, location: opened}, nil
 }
 
 // unlock opens the location's private key with the identities or the KMS key at hand.
@@ -55,6 +57,15 @@ func (a *app) unlock(ctx context.Context, p *place) (*archive.Keys, error) {
 		return nil, fmt.Errorf("unlock location %s: %w", p.object.Name, err)
 	}
 	return keys, nil
+}
+
+// openRepository opens the repository of volume copies of a location, without a cache: a command uses it once.
+func (a *app) openRepository(ctx context.Context, p *place) (*repository.Repository, error) {
+	keys, err := a.unlock(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	return location.Repository(ctx, p.store, keys, repository.Options{Now: a.env.Now, ReadOnly: p.object.Spec.ReadOnly})
 }
 
 // unlockIfPossible is unlock for commands that can do a part of their work without keys; it gives nil where there are none.

@@ -12,6 +12,7 @@ import (
 	"kedge.dev/kedge/internal/term"
 	"kedge.dev/kedge/restore"
 	"kedge.dev/kedge/server/location"
+	"kedge.dev/kedge/volume/repository"
 )
 
 // restoreRun is an engine with its backup and its target.
@@ -41,6 +42,7 @@ func (a *app) openRestore(ctx context.Context, c *config, spec v1alpha1.RestoreS
 	if engine.Providers, err = location.RestoreProviders(ctx, &f.object.Spec, reader.Record(), spec.Volumes); err != nil {
 		return nil, fmt.Errorf("restore the volumes of backup %s: %w", f.entry.Name, err)
 	}
+	engine.Repository = func(ctx context.Context) (*repository.Repository, error) { return a.openRepository(ctx, f.place) }
 	return &restoreRun{engine: engine, found: f, cluster: cluster}, nil
 }
 

@@ -73,8 +73,8 @@ func world(t *testing.T) *volumetest.World {
 		Zone: cloud.Region() + "b", Attributes: map[string]string{"type": "gp3", "iops": "3000", "throughput": "250", "kmsKeyId": cloud.CreateKey(), "encrypted": "true"},
 		UnknownVolume: "vol-0000000000000ffff", UnknownSnapshot: "snap-0000000000000ffff",
 		Snapshots: cloud.Snapshots, PersistentVolumes: persistentVolumes,
-		Pause:        func() { _ = clock.Sleep(context.Background(), time.Second) },
-		ExpireTokens: func() { _ = clock.Sleep(context.Background(), 2*time.Hour) },
+		Pause:        func() { _ = clock.Sleep(t.Context(), time.Second) },
+		ExpireTokens: func() { _ = clock.Sleep(t.Context(), 2*time.Hour) },
 		DamageRead:   func() { cloud.Inject(aws.Fault{Op: "GetSnapshotBlock", Damage: true, Skip: 1}) },
 	}
 	w.NewVolume = func(_ *testing.T, machine string) string {

@@ -129,16 +129,17 @@ func withToken(token string, sets ...map[string]string) (map[string]string, erro
 	}
 	for name, value := range all {
 		switch {
-		case name == "" || len([]rune(name)) > 127 || strings.HasPrefix(name, "aws:") || name == TokenTag:
+		case name == "" || len([]rune(name)) > 127 || strings.HasPrefix(name, "aws:") || name == TokenTag || name == VolumesTag:
 			return nil, configured("", "a tag cannot be named %q", name)
 		case len([]rune(value)) > 255:
 			return nil, configured("", "the value of tag %q is longer than 255 characters", name)
 		}
 	}
-	all[TokenTag] = token
-	if len(all) > 50 {
-		return nil, configured("use fewer tags", "%d tags are more than the 50 that a resource takes", len(all))
+	const most = 50 - 2 // ours
+	if len(all) > most {
+		return nil, configured("use fewer tags", "%d tags are more than the %d that there is room for", len(all), most)
 	}
+	all[TokenTag] = token
 	return all, nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/aws/smithy-go"
 
@@ -106,14 +107,21 @@ func (p *Provider) fail(ctx context.Context, op, object string, err error) error
 	if err == nil || errors.As(err, &known) {
 		return err
 	}
-	e := &plugins.VolumeError{Op: op, Provider: Name, Object: object, Err: err}
-	var own *hint
-	switch {
-	case ctx.Err() != nil:
-		e.Err = context.Cause(ctx)
+	if ctx.Err() != nil {
+		e := &plugins.VolumeError{Op: op, Provider: Name, Object: object, Err: context.Cause(ctx)}
 		if !errors.Is(e.Err, ctx.Err()) {
 			e.Err = fmt.Errorf("%w: %w", ctx.Err(), e.Err)
 		}
+		return e
+	}
+	return p.classify(op, object, err)
+}
+
+// classify is fail where nobody can have cancelled.
+func (p *Provider) classify(op, object string, err error) error {
+	e := &plugins.VolumeError{Op: op, Provider: Name, Object: object, Err: err}
+	var own *hint
+	switch {
 	case errors.As(err, &own):
 		e.Remedy = own.remedy
 	case plugins.Permanent(err) || errors.Is(err, plugins.ErrVolumeQuota):
@@ -130,7 +138,7 @@ func (p *Provider) diagnose(e *plugins.VolumeError, err error) {
 	e.Remedy = d.Remedy
 	var creds *awsconf.CredentialsError
 	if !errors.As(err, &creds) {
-		if m, ok := meanings[code(err)]; ok {
+		if m, ok := meanings[code(err)]; ok && !strings.HasPrefix(d.Remedy, "set the clock") {
 			sentinel, e.Remedy = m.sentinel, m.remedy
 		}
 		if operation, ok := errors.AsType[*smithy.OperationError](err); ok && e.Remedy == grantRemedy {

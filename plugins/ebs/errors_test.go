@@ -1,12 +1,15 @@
 package ebs_test
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	sdk "github.com/aws/aws-sdk-go-v2/aws"
 
+	"kedge.dev/kedge/internal/awsconf"
 	"kedge.dev/kedge/plugins"
 	"kedge.dev/kedge/plugins/ebs"
 	"kedge.dev/kedge/test/aws"
@@ -29,13 +32,28 @@ func TestErrors(t *testing.T) {
 		{aws.Fault{Op: "DescribeVolumes", Code: "UnauthorizedOperation", Status: 403}, plugins.ErrAccess, "allow ec2:DescribeVolumes"},
 	} {
 		t.Run(c.fault.Code, func(t *testing.T) {
-			cloud, clock := aws.New(t, aws.Options{}), newClock()
+			clock := newClock()
+			cloud := aws.New(t, aws.Options{Now: clock.Now})
 			c.fault.Times = -1
 			cloud.Inject(c.fault)
 			_, err := open(t, cloud, clock).CreateVolume(t.Context(), plugins.VolumeRequest{Token: "t", SizeBytes: 1, Zone: "eu-west-1a"})
 			wantError(t, err, c.sentinel, c.text)
 		})
 	}
+}
+
+// TestClock is about requests that are refused because of the clock that signed them.
+func TestClock(t *testing.T) {
+	clock := newClock()
+	cloud := aws.New(t, aws.Options{Now: clock.Now}) // the test's own clock is another
+	cloud.Inject(aws.Fault{Code: "AuthFailure", Status: 401, Times: -1})
+	cfg := cloud.Config(cloud.Region())
+	p, err := ebs.New(cfg, ebs.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = p.Describe(t.Context(), []string{"vol-00000000"})
+	wantError(t, err, plugins.ErrAccess, "set the clock of this machine")
 }
 
 func wantError(t *testing.T, err, sentinel error, text string) {
@@ -80,8 +98,57 @@ func TestUnusableKey(t *testing.T) {
 	wantError(t, err, plugins.ErrConfig, "KMS key")
 }
 
+// TestDeletedVolumeOfToken is about a client token that stands for a volume which somebody has deleted since.
+func TestDeletedVolumeOfToken(t *testing.T) {
+	cloud, clock := aws.New(t, aws.Options{}), newClock()
+	p := open(t, cloud, clock)
+	req := plugins.VolumeRequest{Token: "t", SizeBytes: 1 << 30, Zone: "eu-west-1a"}
+	v, err := p.CreateVolume(t.Context(), req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.DeleteVolume(t.Context(), v.Handle); err != nil {
+		t.Fatal(err)
+	}
+	_, err = p.CreateVolume(t.Context(), req)
+	wantError(t, err, plugins.ErrVolumeGone, v.Handle)
+}
+
+// TestAttachedVolume is about a volume that cannot be deleted yet.
+func TestAttachedVolume(t *testing.T) {
+	cloud, clock := aws.New(t, aws.Options{}), newClock()
+	id, _ := cloud.CreateInstance("")
+	volume := cloud.CreateVolume(aws.VolumeSpec{Instance: id, Tags: map[string]string{ebs.TokenTag: "t"}})
+	wantError(t, open(t, cloud, clock).DeleteVolume(t.Context(), volume), nil, "detach it")
+}
+
+// TestNoCredentials asks once: nothing that was not sent is looked for.
+func TestNoCredentials(t *testing.T) {
+	cloud, clock := aws.New(t, aws.Options{}), newClock()
+	p := open(t, cloud, clock)
+	volume := cloud.CreateVolume(aws.VolumeSpec{})
+	snapshotted(t, p, cloud, volume)
+	began := clock.Now()
+	cfg := cloud.Config(cloud.Region())
+	cfg.Credentials = sdk.CredentialsProviderFunc(func(context.Context) (sdk.Credentials, error) {
+		return sdk.Credentials{}, &awsconf.CredentialsError{Err: errors.New("no EC2 IMDS role found")}
+	})
+	p, err := ebs.New(cfg, ebs.Options{Sleep: clock.Sleep, Now: clock.Now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = p.Snapshot(t.Context(), plugins.SnapshotRequest{Token: "other", Handles: []string{volume}})
+	wantError(t, err, plugins.ErrAccess, "AWS_ACCESS_KEY_ID")
+	if !clock.Now().Equal(began) {
+		t.Errorf("waited for %v", clock.Now().Sub(began))
+	}
+}
+
 func TestThrottledReads(t *testing.T) {
-	cloud, clock := aws.New(t, aws.Options{Rates: map[string]aws.Rate{"DescribeSnapshots": {Burst: 4, PerSecond: 20}}}), newClock()
+	clock := newClock()
+	cloud := aws.New(t, aws.Options{Now: clock.Now, Rates: map[string]aws.Rate{"DescribeSnapshots": {Burst: 4, PerSecond: 1}}})
+	// Each call takes half of what the bucket needs for the next one.
+	cloud.Inject(aws.Fault{Op: "DescribeSnapshots", Times: -1, Before: func() { _ = clock.Sleep(t.Context(), 500*time.Millisecond) }})
 	p := open(t, cloud, clock)
 	for range 8 {
 		if _, err := p.FindSnapshots(t.Context(), map[string]string{"a": "b"}); err != nil {
@@ -149,7 +216,7 @@ func TestAbandonedSnapshot(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_ = clock.Sleep(t.Context(), 1000*60*60*1e9)
+	_ = clock.Sleep(t.Context(), 1000*time.Hour)
 	wantError(t, target.WriteBlock(t.Context(), 0, []byte("x")), plugins.ErrVolumeGone, "another token")
 	_, err = p.StartBlocks(t.Context(), req)
 	wantError(t, err, plugins.ErrVolumeGone, "another token")

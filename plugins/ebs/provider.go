@@ -1,5 +1,10 @@
 // Package ebs is the volume provider of Amazon Elastic Block Store: snapshots and volumes through EC2, the snapshots' bytes through the EBS
 // direct APIs.
+//
+// It calls ec2:DescribeVolumes, DescribeInstances and DescribeSnapshots; to take and keep snapshots CreateSnapshot, CreateSnapshots,
+// DeleteSnapshot and CreateTags; to restore CreateVolume and DeleteVolume; to read blocks ebs:ListSnapshotBlocks, ListChangedBlocks and
+// GetSnapshotBlock; to write them StartSnapshot, PutSnapshotBlock and CompleteSnapshot. With keys of KMS, kms:Decrypt, GenerateDataKeyWithoutPlaintext,
+// ReEncrypt and CreateGrant go with these ("Required permissions" of Amazon EBS encryption, EBS User Guide).
 package ebs
 
 import (
@@ -9,7 +14,6 @@ import (
 	"errors"
 	"net"
 	"net/http"
-	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -24,8 +28,13 @@ import (
 // Name is what records and reports call the provider.
 const Name = "ebs"
 
-// TokenTag is the tag that holds the token of the request that made a snapshot or a volume.
-const TokenTag = "kedge.dev/token"
+// The tags by which requests are known again.
+const (
+	// TokenTag holds the token of the request that made a snapshot or a volume.
+	TokenTag = "kedge.dev/token"
+	// VolumesTag holds a hash of the volumes that a snapshot's request was for, so that a token that is used for other volumes is noticed.
+	VolumesTag = "kedge.dev/volumes"
+)
 
 const gib = 1 << 30
 
@@ -33,7 +42,7 @@ const gib = 1 << 30
 const (
 	firstPause = 500 * time.Millisecond
 	lastPause  = 15 * time.Second
-	// settleLooks is how often something is looked for that EC2 may not show yet: about 30 s with the pauses above. EC2 gives no bound
+	// settleLooks is how often something is looked for that EC2 may not show yet: about 45 s with the pauses above. EC2 gives no bound
 	// ("Eventual consistency" of the EC2 API Reference); seconds are usual.
 	settleLooks = 7
 )
@@ -62,8 +71,7 @@ type Provider struct {
 	once   aws.Retryer // for calls that are not to be performed twice
 	opts   Options
 
-	mu    sync.Mutex
-	asked map[string]bool // tokens of snapshots that this process has asked for
+	tokens tokens
 }
 
 var _ plugins.BlockSnapshots = (*Provider)(nil)
@@ -77,11 +85,9 @@ func New(cfg aws.Config, opts Options) (*Provider, error) {
 	if opts.Now == nil {
 		opts.Now = time.Now //nolint:forbidigo // the default of a field
 	}
-	p := &Provider{region: cfg.Region, opts: opts, asked: map[string]bool{}}
+	p := &Provider{region: cfg.Region, opts: opts}
 	if cfg.Region == "" {
-		return nil, p.fail(context.Background(), "open", "", &awsconf.ConfigError{ //nolint:contextcheck // nothing waits
-			Field: "region", Detail: "no region is set", Remedy: "set the region in AWS_REGION or in the profile",
-		})
+		return nil, p.classify("open", "", configured("set the region in AWS_REGION or in the profile", "no region is set"))
 	}
 	retryer := awsconf.NewRetryer(opts.MaxAttempts, retried...)
 	p.once = once{retryer}
@@ -123,8 +129,8 @@ func uncertain(ctx context.Context, err error) bool {
 	case errors.As(err, &api):
 		return awsconf.Status(err) >= http.StatusInternalServerError
 	}
-	var creds *awsconf.CredentialsError
-	return !errors.As(err, &creds)
+	// Without credentials, or with a server whose certificate is not trusted, nothing was sent.
+	return awsconf.Diagnose(err, "", time.Time{}).Kind == awsconf.Other
 }
 
 // pause waits before look number n, counted from 0.

@@ -3,6 +3,8 @@ package ebs
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"maps"
@@ -19,6 +21,10 @@ import (
 
 var errChanging = errors.New("the volumes of the instance changed again and again")
 
+// copiedFrom is what snapshots usually name as their volume that CopySnapshot or StartSnapshot made; what they name means nothing (CopySnapshot of the
+// EC2 API Reference).
+const copiedFrom = "vol-ffffffff"
+
 // rounds is how often what is missing is asked for: again only where volumes were attached or detached meanwhile, or replies were lost.
 const rounds = 4
 
@@ -26,10 +32,12 @@ const rounds = 4
 type request struct {
 	plugins.SnapshotRequest
 
-	tags  map[string]string // of every snapshot
-	taken map[string]taken  // by handle
+	tags    map[string]string // of every snapshot
+	volumes string            // the hash of the handles
+	taken   map[string]taken  // by handle
 
 	refused error // why CreateSnapshots was not performed, if that is all that is known
+	unsure  bool  // a call may have been performed though its answer was lost
 }
 
 // taken is a snapshot of the request's token.
@@ -48,7 +56,12 @@ func (p *Provider) Snapshot(ctx context.Context, req plugins.SnapshotRequest) ([
 	if err != nil {
 		return nil, p.fail(ctx, "snapshot", object, err)
 	}
-	r.Retry = p.askedBefore(req.Token) || req.Retry
+	again, release, err := p.tokens.take(ctx, req.Token)
+	if err != nil {
+		return nil, p.fail(ctx, "snapshot", object, err)
+	}
+	defer release()
+	r.Retry = again || req.Retry
 	if err = p.find(ctx, r); err == nil && r.Retry {
 		err = p.settle(ctx, r, req.Handles)
 	}
@@ -60,34 +73,13 @@ func (p *Provider) Snapshot(ctx context.Context, req plugins.SnapshotRequest) ([
 			return nil, p.fail(ctx, "snapshot", strings.Join(r.missing(), ", "), cmp.Or(r.refused, errChanging))
 		}
 		if err := p.ask(ctx, r); err != nil {
-			if len(r.taken) == 0 && code(err) != "" && !uncertain(ctx, err) {
-				p.forget(req.Token) // it was refused: there is nothing that the next call would have to wait for
+			if len(r.taken) == 0 && !r.Retry && !r.unsure && code(err) != "" {
+				p.tokens.forget(req.Token) // it was refused: there is nothing that the next call would have to wait for
 			}
 			return nil, p.fail(ctx, "snapshot", strings.Join(r.missing(), ", "), err)
 		}
 	}
 	return p.finish(ctx, r)
-}
-
-// mostAsked bounds the tokens that are remembered, some 100 bytes each.
-const mostAsked = 10_000
-
-// askedBefore notes a token, and says whether it was noted before.
-func (p *Provider) askedBefore(token string) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	before := p.asked[token]
-	if len(p.asked) >= mostAsked {
-		clear(p.asked) // what was asked long ago is shown by now
-	}
-	p.asked[token] = true
-	return before
-}
-
-func (p *Provider) forget(token string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	delete(p.asked, token)
 }
 
 // newRequest checks a request.
@@ -105,8 +97,20 @@ func newRequest(req plugins.SnapshotRequest) (*request, error) {
 			return nil, err
 		}
 	}
-	tags, err := withToken(req.Token, req.Tags)
-	return &request{SnapshotRequest: req, tags: tags, taken: map[string]taken{}}, err
+	sum := sha256.Sum256([]byte(strings.Join(slices.Sorted(slices.Values(req.Handles)), " ")))
+	r := &request{SnapshotRequest: req, volumes: hex.EncodeToString(sum[:8]), taken: map[string]taken{}}
+	var err error
+	r.tags, err = r.tagsWith(nil)
+	return r, err
+}
+
+// tagsWith are the tags of a snapshot that has some of its own.
+func (r *request) tagsWith(own map[string]string) (map[string]string, error) {
+	tags, err := withToken(r.Token, r.Tags, own)
+	if err == nil {
+		tags[VolumesTag] = r.volumes
+	}
+	return tags, err
 }
 
 func (r *request) missing() (handles []string) {
@@ -125,14 +129,22 @@ func (r *request) add(s taken) {
 	}
 }
 
-// find looks for the token's snapshots. Those of volumes that were not asked for were attached in the wrong moment, and go.
+// find looks for the token's snapshots. Those that are this request's, but of volumes that were not asked for, were attached in the wrong moment, and
+// go; those of another request with the token stay, and this one is refused.
 func (p *Provider) find(ctx context.Context, r *request) error {
 	described, err := p.snapshots(ctx, filter("tag:"+TokenTag, literal(r.Token)))
 	if err != nil {
 		return err
 	}
 	for _, s := range described {
-		if out := snapshot(s); out.Tags[TokenTag] == r.Token {
+		out := snapshot(s)
+		switch {
+		case out.Tags[TokenTag] != r.Token:
+		case out.Tags[VolumesTag] != r.volumes:
+			return configured("use another token", "token %s was used for the snapshot %s of other volumes", r.Token, out.ID)
+		case !slices.Contains(r.Handles, out.Handle) && (out.Handle == copiedFrom || aws.ToString(s.Description) != *description(r.Token)):
+			// Somebody's copy of one of them, tags and all.
+		default:
 			if err := p.keep(ctx, r, taken{out, aws.ToTime(s.StartTime)}); err != nil {
 				return err
 			}
@@ -291,7 +303,7 @@ func without(instance types.Instance, handles []string) *types.InstanceSpecifica
 }
 
 func (p *Provider) askVolume(ctx context.Context, r *request, handle string) error {
-	tags, err := withToken(r.Token, r.Tags, r.ByHandle[handle])
+	tags, err := r.tagsWith(r.ByHandle[handle])
 	if err != nil {
 		return err
 	}
@@ -319,6 +331,7 @@ func (p *Provider) certain(ctx context.Context, r *request, handles []string, ca
 		if !uncertain(ctx, err) {
 			return err
 		}
+		r.unsure = true
 		if settleErr := p.settle(ctx, r, handles); settleErr != nil {
 			return fmt.Errorf("%w; look whether it was performed: %w", err, settleErr)
 		}

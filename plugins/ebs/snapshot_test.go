@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	awsec2 "github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 
 	"kedge.dev/kedge/plugins"
 	"kedge.dev/kedge/plugins/ebs"
@@ -122,6 +123,31 @@ func TestSnapshotFaults(t *testing.T) {
 				snapshotted(t, open(t, cloud, clock), cloud, handles[:volumes]...)
 			})
 		}
+	}
+}
+
+// TestCopiedSnapshot is about what other programs make of the snapshots: copies that carry their tags.
+func TestCopiedSnapshot(t *testing.T) {
+	cloud, clock := aws.New(t, aws.Options{}), newClock()
+	volume := cloud.CreateVolume(aws.VolumeSpec{})
+	p := open(t, cloud, clock)
+	taken := snapshotted(t, p, cloud, volume)
+	if _, err := p.DescribeSnapshots(t.Context(), []string{taken[0].ID}); err != nil { // which completes it
+		t.Fatal(err)
+	}
+	var tags []types.Tag
+	for name, value := range cloud.Tags(taken[0].ID) {
+		tags = append(tags, types.Tag{Key: &name, Value: &value})
+	}
+	region := cloud.Region()
+	if _, err := awsec2.NewFromConfig(cloud.Config(region)).CopySnapshot(t.Context(), &awsec2.CopySnapshotInput{
+		SourceRegion: &region, SourceSnapshotId: &taken[0].ID, TagSpecifications: []types.TagSpecification{{ResourceType: "snapshot", Tags: tags}},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	again, err := p.Snapshot(t.Context(), plugins.SnapshotRequest{Token: "token", Handles: []string{volume}})
+	if err != nil || again[0].ID != taken[0].ID || len(cloud.Snapshots()) != 2 {
+		t.Errorf("got %v, %v; there are %v", again, err, cloud.Snapshots())
 	}
 }
 

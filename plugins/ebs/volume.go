@@ -2,6 +2,7 @@ package ebs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"strconv"
@@ -82,7 +83,7 @@ func applyAttributes(in *awsec2.CreateVolumeInput, attributes map[string]string)
 		case attrMulti:
 			err = setFlag(&in.MultiAttachEnabled, value)
 		default:
-			err = fmt.Errorf("it is not known")
+			err = errors.New("it is not known")
 		}
 		if err != nil {
 			return configured("", "attribute %s=%q: %w", name, value, err)
@@ -94,7 +95,7 @@ func applyAttributes(in *awsec2.CreateVolumeInput, attributes map[string]string)
 func number(text string) (*int32, error) {
 	n, err := strconv.ParseInt(text, 10, 32)
 	if err != nil || n <= 0 {
-		return nil, fmt.Errorf("it is no positive number")
+		return nil, errors.New("it is no positive number")
 	}
 	return aws.Int32(int32(n)), nil
 }
@@ -104,7 +105,7 @@ func number(text string) (*int32, error) {
 func setFlag(field **bool, text string) error {
 	on, err := strconv.ParseBool(text)
 	if err != nil {
-		return fmt.Errorf("it is neither true nor false")
+		return errors.New("it is neither true nor false")
 	}
 	if on {
 		*field = aws.Bool(true)

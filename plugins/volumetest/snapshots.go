@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 
 	"kedge.dev/kedge/plugins"
@@ -122,6 +123,41 @@ func testSameToken(t *testing.T, w *World) {
 		}
 	}
 	count(t, "snapshots", w.Snapshots(), 6)
+}
+
+func testSameTokenAtOnce(t *testing.T, w *World) {
+	volumes := []string{w.NewVolume(t, "m"), w.NewVolume(t, "m"), w.NewVolume(t, "")}
+	var group errgroup.Group
+	all := make([][]string, 4)
+	for i := range all {
+		group.Go(func() error {
+			taken, err := w.Provider.Snapshot(t.Context(), plugins.SnapshotRequest{Token: "token", Handles: volumes})
+			all[i] = ids(taken)
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	for _, taken := range all[1:] {
+		if !slices.Equal(taken, all[0]) {
+			t.Errorf("the same token gives %v and %v", all[0], taken)
+		}
+	}
+	count(t, "snapshots", w.Snapshots(), 3)
+}
+
+// testTokenOfOthers is about a token that is used for two sets of volumes by mistake: nobody's snapshot may suffer.
+func testTokenOfOthers(t *testing.T, w *World) {
+	first, second := w.NewVolume(t, "m"), w.NewVolume(t, "m")
+	id := completed(t, w, snap(t, w, "token", first)[0].ID).ID
+	for _, handles := range [][]string{{second}, {first, second}} {
+		_, err := w.Provider.Snapshot(t.Context(), plugins.SnapshotRequest{Token: "token", Handles: handles})
+		want(t, "Snapshot with the token of other volumes", err, plugins.ErrConfig)
+	}
+	if found := w.Snapshots(); !slices.Equal(found, []string{id}) {
+		t.Errorf("the snapshots are %v, want %s alone", found, id)
+	}
 }
 
 func testTags(t *testing.T, w *World) {

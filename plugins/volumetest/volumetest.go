@@ -78,6 +78,8 @@ func TestSnapshotter(t *testing.T, open Open) {
 		{"SnapshotAndRestore", testSnapshotAndRestore},
 		{"Moment", testMoment},
 		{"SameToken", testSameToken},
+		{"SameTokenAtOnce", testSameTokenAtOnce},
+		{"TokenOfOthers", testTokenOfOthers},
 		{"Tags", testTags},
 		{"FindByAllTags", testFindByAllTags},
 		{"OneMachine", testOneMachine},

@@ -9,11 +9,14 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 
 	corev1 "k8s.io/api/core/v1"
 
 	"kedge.dev/kedge/backup/archive"
 	"kedge.dev/kedge/plugins"
+	"kedge.dev/kedge/volume/block"
+	"kedge.dev/kedge/volume/repository"
 )
 
 // ErrNoProvider means that nobody knows the volumes of a provider that a backup names, or can make one of what the backup has.
@@ -24,15 +27,23 @@ const (
 	TagRestore = "kedge.dev/restore"     // the restore's name
 	TagUID     = "kedge.dev/restore-uid" // its uid
 	TagClaim   = "kedge.dev/claim"       // "namespace/name" in the target
+	// TagRole is RoleTemporary on a snapshot that is needed only until volumes were made of it.
+	TagRole       = "kedge.dev/role"
+	RoleTemporary = "temporary"
 )
 
 // Filler makes volumes.
 type Filler struct {
 	Providers []plugins.VolumeProvider
+	// Repository opens where copies are; nil means that there are none.
+	Repository func(context.Context) (*repository.Repository, error)
 	// Zones are those in which the target has machines; empty where that is not known.
 	Zones []string
 	// MapZones says in which zone volumes of a zone are made, as the user wants it.
 	MapZones map[string]string
+
+	mu     sync.Mutex
+	opened *repository.Repository // by the first volume that needs it; Close closes it
 }
 
 // Request is one volume to be made.
@@ -44,7 +55,7 @@ type Request struct {
 }
 
 // Fill makes a volume with the data that the row tells of, and makes pv, in place, the PersistentVolume of it. With an error pv is as it
-// was, and nothing was made that the same token does not find again.
+// was, and nothing was made that the same token does not find again. It prefers the provider's snapshot, which is quicker, to the copy.
 func (f *Filler) Fill(ctx context.Context, req Request, pv *corev1.PersistentVolume) (plugins.Volume, error) {
 	provider, err := f.provider(&req.Row)
 	if err != nil {
@@ -52,12 +63,14 @@ func (f *Filler) Fill(ctx context.Context, req Request, pv *corev1.PersistentVol
 	}
 	source := &req.Row.Source
 	ask := plugins.VolumeRequest{
-		Token: req.Token, SnapshotID: req.Row.SnapshotID, SizeBytes: source.SizeBytes, Zone: f.zone(source.Zone),
-		Attributes: source.Attributes, Tags: tags(source.Tags, pv.Name, req),
+		Token: req.Token, SizeBytes: source.SizeBytes, Zone: f.zone(source.Zone), Attributes: source.Attributes, Tags: tags(source.Tags, pv.Name, req),
+	}
+	if ask.SnapshotID, err = f.snapshot(ctx, provider, req); err != nil {
+		return plugins.Volume{}, fmt.Errorf("restore the data of claim %s/%s: %w", req.Row.Namespace, req.Row.Claim, err)
 	}
 	made, err := provider.CreateVolume(ctx, ask)
 	if err != nil {
-		return plugins.Volume{}, fmt.Errorf("make a volume of snapshot %s for claim %s/%s: %w", req.Row.SnapshotID, req.Row.Namespace, req.Row.Claim, err)
+		return plugins.Volume{}, fmt.Errorf("make a volume of snapshot %s for claim %s/%s: %w", ask.SnapshotID, req.Row.Namespace, req.Row.Claim, err)
 	}
 	filled := pv.DeepCopy()
 	if err := provider.Rebind(filled, made); err != nil {
@@ -73,10 +86,91 @@ func (f *Filler) provider(row *archive.Volume) (plugins.VolumeSnapshotter, error
 		return nil, fmt.Errorf("%w: its provider is %q, which is not configured here", ErrNoProvider, row.Provider)
 	}
 	s, ok := f.Providers[i].(plugins.VolumeSnapshotter)
-	if !ok || row.SnapshotID == "" {
-		return nil, fmt.Errorf("%w: %s makes volumes of snapshots only, and the backup has none of it", ErrNoProvider, row.Provider)
+	if !ok {
+		return nil, fmt.Errorf("%w: %s makes no volumes of snapshots", ErrNoProvider, row.Provider)
 	}
 	return s, nil
+}
+
+// snapshot is what the new volume is made of: the backup's, or one that is made of the copy.
+func (f *Filler) snapshot(ctx context.Context, provider plugins.VolumeSnapshotter, req Request) (string, error) {
+	row := &req.Row
+	if row.SnapshotID != "" {
+		have, err := provider.DescribeSnapshots(ctx, []string{row.SnapshotID})
+		switch {
+		case err == nil && have[row.SnapshotID].State == plugins.SnapshotCompleted:
+			return row.SnapshotID, nil
+		case row.CopyID == "" && err != nil:
+			return "", err
+		case row.CopyID == "":
+			return "", fmt.Errorf("%w: snapshot %s is not in this account and region, or not usable, and the backup has no copy of the volume", plugins.ErrVolumeGone, row.SnapshotID)
+		}
+	}
+	blocks, ok := provider.(plugins.BlockSnapshots)
+	if !ok || f.Repository == nil || row.CopyKind != block.Kind {
+		return "", fmt.Errorf("%w: the backup has a copy of the volume of kind %q, of which %s cannot make one here", ErrNoProvider, row.CopyKind, row.Provider)
+	}
+	return f.fromCopy(ctx, blocks, req)
+}
+
+// fromCopy makes a snapshot of the copy. It stays until the restore is done, for the token to find.
+func (f *Filler) fromCopy(ctx context.Context, provider plugins.BlockSnapshots, req Request) (string, error) {
+	repo, err := f.repository(ctx)
+	if err != nil {
+		return "", fmt.Errorf("open the repository of volume copies: %w", err)
+	}
+	c, err := repo.Copy(ctx, req.Row.CopyID)
+	if err != nil {
+		return "", err
+	}
+	ask := plugins.VolumeRequest{Token: req.Token + "/copy", SizeBytes: c.SizeBytes, Attributes: req.Row.Source.Attributes, Tags: maps.Clone(req.Tags)}
+	ask.Tags[TagRole] = RoleTemporary
+	target, err := provider.StartBlocks(ctx, ask)
+	if err != nil {
+		return "", err
+	}
+	made, err := block.RestoreSnapshot(ctx, repo, c, target, block.Options{})
+	return made.ID, err
+}
+
+func (f *Filler) repository(ctx context.Context) (*repository.Repository, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.opened != nil {
+		return f.opened, nil
+	}
+	repo, err := f.Repository(ctx)
+	f.opened = repo
+	return repo, err
+}
+
+// Close lets the repository go, if it was opened.
+func (f *Filler) Close(ctx context.Context) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.opened == nil {
+		return nil
+	}
+	err := f.opened.Close(ctx)
+	f.opened = nil
+	return err
+}
+
+// Finish removes the snapshots that were needed only while the restore made its volumes.
+func (f *Filler) Finish(ctx context.Context, restoreUID string) error {
+	var errs []error
+	for _, p := range f.Providers {
+		s, ok := p.(plugins.BlockSnapshots)
+		if !ok {
+			continue
+		}
+		have, err := s.FindSnapshots(ctx, map[string]string{TagUID: restoreUID, TagRole: RoleTemporary})
+		errs = append(errs, err)
+		for i := range have {
+			errs = append(errs, s.DeleteSnapshot(ctx, have[i].ID))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // zone chooses where a volume is made: where the user says, where it was if machines are there, else in the first zone that has some.

@@ -95,8 +95,8 @@ func (r *Runner) engine(ctx context.Context, b *v1alpha1.Backup, place *location
 		}
 	}
 	return &backup.Engine{
-		Providers: providers,
-		Kube:      client, Open: backup.At(place.Archive), PublicKey: place.Object.Spec.PublicKey, Signer: signer,
+		Providers: providers, Repository: place.Repository,
+		Kube: client, Open: backup.At(place.Archive), PublicKey: place.Object.Spec.PublicKey, Signer: signer,
 		Version: r.Version, Now: r.Now, Rand: r.Rand, SpoolDir: r.SpoolDir,
 		Events: backup.Events{
 			Progress: func(p backup.Progress) {

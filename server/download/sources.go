@@ -12,6 +12,7 @@ import (
 
 	"kedge.dev/kedge/api/v1alpha1"
 	"kedge.dev/kedge/backup/archive"
+	"kedge.dev/kedge/backup/volumes"
 	"kedge.dev/kedge/plugins"
 	"kedge.dev/kedge/restore"
 	"kedge.dev/kedge/server/journal"
@@ -162,6 +163,11 @@ func verify(ctx context.Context, place *location.Place, entry *archive.Entry, de
 		Deep: deep, TrustedKeys: trusted,
 		OnProgress: func(done, total int64) { report(v1alpha1.Progress{Stage: "verify", Done: done, Total: total}) },
 	})
+	if err == nil && deep {
+		var more []archive.Problem
+		more, err = volumes.Verify(ctx, place.Archive, *entry, keys, place.Repository)
+		result.Problems = append(result.Problems, more...)
+	}
 	if err != nil {
 		return err
 	}

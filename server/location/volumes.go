@@ -2,13 +2,16 @@ package location
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 
 	"kedge.dev/kedge/api/v1alpha1"
 	"kedge.dev/kedge/backup/archive"
+	"kedge.dev/kedge/backup/volumes"
 	"kedge.dev/kedge/internal/awsconf"
 	"kedge.dev/kedge/plugins"
 	"kedge.dev/kedge/plugins/ebs"
+	"kedge.dev/kedge/volume/repository"
 )
 
 // RestoreProviders are those that a restore of the backup needs: none where it makes no volumes.
@@ -17,6 +20,33 @@ func RestoreProviders(ctx context.Context, spec *v1alpha1.BackupStorageLocationS
 		return nil, nil
 	}
 	return VolumeProviders(ctx, spec)
+}
+
+// RemoveSnapshots is what a location removes of a deleted backup elsewhere: the snapshots that were made for it.
+func RemoveSnapshots(spec *v1alpha1.BackupStorageLocationSpec, id string) archive.Elsewhere {
+	return func(ctx context.Context, uid string) error {
+		providers, err := VolumeProviders(ctx, spec)
+		if err != nil {
+			return err
+		}
+		return volumes.Remove(ctx, providers, map[string]string{volumes.TagUID: uid, volumes.TagLocation: id})
+	}
+}
+
+// Repository opens the location's repository of volume copies, and makes it where there is none yet. The caches of a process are below
+// dir; "" keeps none. Opening needs the location's private key.
+func Repository(ctx context.Context, store plugins.ObjectStore, keys *archive.Keys, opts repository.Options) (*repository.Repository, error) {
+	seal := repository.Keys{Random: rand.Reader, Seal: keys.Seal, Open: keys.Open}
+	return repository.Connect(ctx, store, seal, repository.CreateOptions{}, opts)
+}
+
+// Repository opens the place's repository of volume copies. Who opens it closes it.
+func (p *Place) Repository(ctx context.Context) (*repository.Repository, error) {
+	keys, err := p.Keys(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return Repository(ctx, p.Store, keys, repository.Options{Now: p.registry.Now, ReadOnly: p.Object.Spec.ReadOnly})
 }
 
 // VolumeProviders are those of the cluster that this process works for. AWS is reached with the SDK's default chain, in the chain's

@@ -156,8 +156,8 @@ func (a *attempt) plan(ctx context.Context) (*restore.Engine, *restore.Plan, err
 		return nil, nil, err
 	}
 	engine := &restore.Engine{
-		Providers: providers,
-		Kube:      as, Look: own, Source: restore.FromArchive(reader), Journal: a.journal, TargetName: a.ClusterName, Version: a.Version,
+		Providers: providers, Repository: a.place.Repository,
+		Kube: as, Look: own, Source: restore.FromArchive(reader), Journal: a.journal, TargetName: a.ClusterName, Version: a.Version,
 		OwnNamespace: a.Namespace, Now: a.Now,
 	}
 	plan, err := engine.Plan(ctx, request)

@@ -34,19 +34,19 @@ func openBlocks(path string) (*blockStore, error) {
 
 func (s *blockStore) close() error { return s.file.Close() }
 
-func (s *blockStore) put(data []byte) (digest, error) {
-	sum := sha256.Sum256(data)
+// put stores a block that has the hash.
+func (s *blockStore) put(sum digest, data []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if _, ok := s.places[sum]; ok {
-		return sum, nil
+		return nil
 	}
 	if _, err := s.file.WriteAt(data, s.end); err != nil {
-		return sum, fmt.Errorf("store a block: %w", err)
+		return fmt.Errorf("store a block: %w", err)
 	}
 	s.places[sum] = s.end
 	s.end += int64(len(data))
-	return sum, nil
+	return nil
 }
 
 func (s *blockStore) get(sum digest) ([]byte, error) {
@@ -62,12 +62,6 @@ func (s *blockStore) get(sum digest) ([]byte, error) {
 	}
 	return data, nil
 }
-
-// The values of whence for holes, as Linux has them (lseek(2)).
-const (
-	seekData = 3
-	seekHole = 4
-)
 
 // capture stores every block of a sparse file in which anything was ever written.
 func (s *blockStore) capture(path string) (map[int32]digest, error) {
@@ -95,8 +89,8 @@ func (s *blockStore) capture(path string) (map[int32]digest, error) {
 			if _, err := file.ReadAt(data, offset); err != nil && !errors.Is(err, io.EOF) {
 				return nil, fmt.Errorf("read a volume: %w", err)
 			}
-			sum, err := s.put(data)
-			if err != nil {
+			sum := sha256.Sum256(data)
+			if err := s.put(sum, data); err != nil {
 				return nil, err
 			}
 			found[int32(offset/blockSize)] = sum

@@ -1,5 +1,5 @@
 // Package aws is Kedge's own double of the AWS control plane: an HTTP server that speaks the wire protocols of the real SDK clients for EBS
-// volumes and snapshots (EC2), for the snapshots' blocks (EBS direct APIs) and for what else Kedge calls. Volumes are sparse files, so a test
+// volumes and snapshots (EC2), for the snapshots' blocks (EBS direct APIs), and for what Kedge needs of EFS, STS and KMS. Volumes are sparse files, so a test
 // can put a file system on one and compare every byte after a restore. What it keeps of AWS's rules, and what it assumes, is in README.md.
 package aws
 
@@ -24,6 +24,8 @@ type Options struct {
 	Dir string
 	// Region is the one of resources that tests make; others exist too, each with its own resources. Empty means eu-west-1.
 	Region string
+	// Home are the home account's credentials, where others are in use already. Empty for made up ones.
+	Home Credentials
 	// Zones are the letters of each region's availability zones. Empty means a, b, c.
 	Zones []string
 	// Now is the clock of all times, delays, expiries and rates; nil means time.Now.
@@ -48,6 +50,7 @@ type Options struct {
 	MaxVolumes          int // per region: VolumeLimitExceeded
 	MaxSnapshots        int // per region: SnapshotLimitExceeded
 	MaxPendingSnapshots int // per region: ConcurrentSnapshotLimitExceeded, and ServiceQuotaExceededException of StartSnapshot
+	MaxAccessPoints     int // per file system: AccessPointLimitExceeded
 	// Rates are token buckets by operation ("GetSnapshotBlock"); an operation without one is not throttled.
 	Rates map[string]Rate
 }
@@ -73,10 +76,14 @@ type Cloud struct {
 	volumes   map[string]*volume
 	snapshots map[string]*snapshot
 	instances map[string]*instance
-	keys      map[string]*key // by ARN
+	keys      map[string]*key   // by ARN
+	roles     map[string]string // external IDs by ARN
 	created   map[string]*creation
 	started   map[string]*creation
 	traffic   traffic
+
+	fileSystems  map[string]*fileSystem
+	accessPoints map[string]*accessPoint
 }
 
 // creation is what a client token stands for.
@@ -110,6 +117,7 @@ func Start(opts Options) (*Cloud, error) {
 		Endpoint: "http://" + listener.Addr().String(), opts: opts, blocks: blocks,
 		accounts: map[string]string{}, volumes: map[string]*volume{}, snapshots: map[string]*snapshot{}, instances: map[string]*instance{},
 		keys: map[string]*key{}, created: map[string]*creation{}, started: map[string]*creation{},
+		roles: map[string]string{}, fileSystems: map[string]*fileSystem{}, accessPoints: map[string]*accessPoint{},
 		traffic: traffic{calls: map[string]int64{}, buckets: map[string]*bucket{}},
 	}
 	c.Account(HomeAccount)
@@ -138,6 +146,9 @@ func (c *Cloud) Account(id string) Credentials {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	creds := Credentials{AccessKeyID: "AKIA" + id, SecretAccessKey: "secret-of-" + id}
+	if id == HomeAccount && c.opts.Home != (Credentials{}) {
+		creds = c.opts.Home
+	}
 	c.accounts[creds.AccessKeyID] = id
 	return creds
 }

@@ -16,13 +16,14 @@ import (
 
 // The EBS direct APIs: REST with JSON, blocks as plain bodies ("EBS direct APIs Reference").
 
-type directOperation struct {
+// restOperation is an operation that is told by method and path.
+type restOperation struct {
 	name, method string
 	path         *regexp.Regexp
 	perform      func(*Cloud, *call) (*answer, *apiError)
 }
 
-var directOperations = []directOperation{
+var directOperations = []restOperation{
 	{"StartSnapshot", http.MethodPost, regexp.MustCompile(`^/snapshots$`), (*Cloud).startSnapshot},
 	{"CompleteSnapshot", http.MethodPost, regexp.MustCompile(`^/snapshots/completion/([^/]+)$`), (*Cloud).completeSnapshot},
 	{"ListSnapshotBlocks", http.MethodGet, regexp.MustCompile(`^/snapshots/([^/]+)/blocks$`), (*Cloud).listSnapshotBlocks},
@@ -31,23 +32,18 @@ var directOperations = []directOperation{
 	{"PutSnapshotBlock", http.MethodPut, regexp.MustCompile(`^/snapshots/([^/]+)/blocks/(\d+)$`), (*Cloud).putSnapshotBlock},
 }
 
-func blocksOperation(in *call) bool {
-	for _, o := range directOperations {
-		if found := o.path.FindStringSubmatch(in.URL.Path); found != nil && o.method == in.Method {
-			in.op, in.path = o.name, found[1:]
-			return true
+// rest finds and performs the operations of a table.
+func rest(operations []restOperation) (find func(*call) bool, perform func(*Cloud, *call) (*answer, *apiError)) {
+	find = func(in *call) bool {
+		for _, o := range operations {
+			if found := o.path.FindStringSubmatch(in.URL.Path); found != nil && o.method == in.Method {
+				in.op, in.path, in.perform = o.name, found[1:], o.perform
+				return true
+			}
 		}
+		return false
 	}
-	return false
-}
-
-func (c *Cloud) performBlocks(in *call) (*answer, *apiError) {
-	for _, o := range directOperations {
-		if o.name == in.op {
-			return o.perform(c, in)
-		}
-	}
-	return nil, refuse("UnknownOperationException", "")
+	return find, func(c *Cloud, in *call) (*answer, *apiError) { return in.perform(c, in) }
 }
 
 func jsonAnswer(status int, body any) *answer {

@@ -172,7 +172,7 @@ func (c *Cloud) putSnapshotBlock(in *call) (*answer, *apiError) {
 	if refused != nil {
 		return nil, refused
 	}
-	if _, err := c.blocks.put(in.body); err != nil {
+	if err := c.blocks.put(sum, in.body); err != nil {
 		return nil, &apiError{500, "InternalServerException", "", err.Error()}
 	}
 	c.mu.Lock()

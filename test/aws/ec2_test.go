@@ -221,6 +221,44 @@ func TestFiltersAndPages(t *testing.T) {
 	wantCode(t, err, "InvalidParameterValue")
 }
 
+func TestZonesInstancesAndUnknownParameters(t *testing.T) {
+	c := aws.New(t, aws.Options{})
+	client := ec2Client(c)
+	first, root := c.CreateInstance(c.Region() + "c")
+	c.CreateInstance("")
+	out := must[*ec2.DescribeInstancesOutput](t)(client.DescribeInstances(t.Context(), &ec2.DescribeInstancesInput{Filters: []types.Filter{{Name: sdk.String("instance-id"), Values: []string{first}}}}))
+	if len(out.Reservations) != 1 || *out.Reservations[0].Instances[0].BlockDeviceMappings[0].Ebs.VolumeId != root || *out.Reservations[0].Instances[0].Placement.AvailabilityZone != c.Region()+"c" {
+		t.Errorf("%+v", out.Reservations)
+	}
+	zones := must[*ec2.DescribeAvailabilityZonesOutput](t)(client.DescribeAvailabilityZones(t.Context(), &ec2.DescribeAvailabilityZonesInput{}))
+	if len(zones.AvailabilityZones) != 3 || zones.AvailabilityZones[0].State != "available" {
+		t.Errorf("%+v", zones.AvailabilityZones)
+	}
+	_, err := client.CreateSnapshot(t.Context(), &ec2.CreateSnapshotInput{VolumeId: &root, DryRun: sdk.Bool(true)})
+	wantCode(t, err, "DryRunOperation")
+	once := ec2.NewFromConfig(c.Config(c.Region()), func(o *ec2.Options) { o.RetryMaxAttempts = 1 })
+	_, err = once.CreateSnapshot(t.Context(), &ec2.CreateSnapshotInput{VolumeId: &root, OutpostArn: sdk.String("arn:aws:outposts:x")})
+	wantCode(t, err, "UnsupportedParameter")
+}
+
+func TestTags(t *testing.T) {
+	c := aws.New(t, aws.Options{})
+	client := ec2Client(c)
+	volume := c.CreateVolume(aws.VolumeSpec{Tags: map[string]string{"a": "1", "b": "2"}})
+	tag := func(key, value string) []types.Tag { return []types.Tag{{Key: &key, Value: &value}} }
+	must[*ec2.CreateTagsOutput](t)(client.CreateTags(t.Context(), &ec2.CreateTagsInput{Resources: []string{volume}, Tags: tag("a", "3")}))
+	must[*ec2.DeleteTagsOutput](t)(client.DeleteTags(t.Context(), &ec2.DeleteTagsInput{Resources: []string{volume}, Tags: tag("b", "other")}))
+	if got := c.Tags(volume); len(got) != 2 || got["a"] != "3" || got["b"] != "2" {
+		t.Errorf("tags %v", got)
+	}
+	must[*ec2.DeleteTagsOutput](t)(client.DeleteTags(t.Context(), &ec2.DeleteTagsInput{Resources: []string{volume}, Tags: tag("b", "2")}))
+	if got := c.Tags(volume); len(got) != 1 {
+		t.Errorf("tags %v", got)
+	}
+	_, err := client.CreateTags(t.Context(), &ec2.CreateTagsInput{Resources: []string{volume}, Tags: tag("aws:x", "")})
+	wantCode(t, err, "InvalidParameterValue")
+}
+
 func TestCopyBetweenRegionsAndShare(t *testing.T) {
 	c := aws.New(t, aws.Options{})
 	client := ec2Client(c)

@@ -279,29 +279,10 @@ func owns(in *call, s *snapshot) bool {
 }
 
 func (c *Cloud) snapshotAttributes(s *snapshot) func(string) ([]string, bool) {
-	return func(name string) ([]string, bool) {
-		switch name {
-		case "snapshot-id":
-			return []string{s.id}, true
-		case "volume-id":
-			return []string{s.volumeID}, true
-		case "status":
-			return []string{s.state}, true
-		case "owner-id":
-			return []string{s.account}, true
-		case "description":
-			return []string{s.description}, true
-		case "encrypted":
-			return []string{strconv.FormatBool(s.encrypted)}, true
-		case "progress":
-			return []string{strconv.Itoa(c.progress(s)) + "%"}, true
-		case "volume-size":
-			return []string{strconv.FormatInt(s.gib, 10)}, true
-		case "storage-tier":
-			return []string{"standard"}, true
-		}
-		return nil, false
-	}
+	return attributes{
+		"snapshot-id": {s.id}, "volume-id": {s.volumeID}, "status": {s.state}, "owner-id": {s.account}, "description": {s.description}, "encrypted": {strconv.FormatBool(s.encrypted)},
+		"progress": {strconv.Itoa(c.progress(s)) + "%"}, "volume-size": {strconv.FormatInt(s.gib, 10)}, "storage-tier": {"standard"},
+	}.of
 }
 
 func (c *Cloud) deleteSnapshot(in *call) (any, *apiError) {
@@ -421,7 +402,12 @@ func (c *Cloud) describeZones(in *call) (any, *apiError) {
 		}
 	}
 	for i, letter := range c.opts.Zones {
-		if name := in.region + letter; len(wanted) == 0 || slices.Contains(wanted, name) {
+		name := in.region + letter
+		matches, refused := in.filter(nil, attributes{"zone-name": {name}, "region-name": {in.region}, "state": {"available"}, "zone-type": {"availability-zone"}}.of)
+		if refused != nil {
+			return nil, refused
+		}
+		if matches && (len(wanted) == 0 || slices.Contains(wanted, name)) {
 			out.Zones = append(out.Zones, zone{name, fmt.Sprintf("%s-az%d", in.region, i+1), in.region, "available", "availability-zone", "opt-in-not-required"})
 		}
 	}
@@ -456,7 +442,11 @@ func (c *Cloud) describeInstances(in *call) (any, *apiError) {
 		}
 	}
 	for _, machine := range sorted(c.instances) {
-		if machine.region != in.region || len(ids) > 0 && !slices.Contains(ids, machine.id) {
+		matches, refused := in.filter(nil, attributes{"instance-id": {machine.id}, "availability-zone": {machine.zone}, "instance-state-name": {"running"}}.of)
+		if refused != nil {
+			return nil, refused
+		}
+		if !matches || machine.region != in.region || len(ids) > 0 && !slices.Contains(ids, machine.id) {
 			continue
 		}
 		x := xmlInstance{ID: machine.id, State: "running", Zone: machine.zone, RootDevice: machine.rootDevice}

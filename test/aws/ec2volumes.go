@@ -9,23 +9,23 @@ import (
 	"strings"
 )
 
-// ec2Operations are what the double answers of EC2.
+// ec2Operations are what the double answers of EC2, each with the parameters that it knows.
 var ec2Operations = map[string]ec2Operation{
-	"DescribeVolumes":           (*Cloud).describeVolumes,
-	"CreateVolume":              (*Cloud).createVolume,
-	"DeleteVolume":              (*Cloud).deleteVolume,
-	"AttachVolume":              (*Cloud).attachVolume,
-	"DetachVolume":              (*Cloud).detachVolume,
-	"CreateSnapshot":            (*Cloud).createSnapshot,
-	"CreateSnapshots":           (*Cloud).createSnapshots,
-	"CopySnapshot":              (*Cloud).copySnapshot,
-	"DescribeSnapshots":         (*Cloud).describeSnapshots,
-	"DeleteSnapshot":            (*Cloud).deleteSnapshot,
-	"ModifySnapshotAttribute":   (*Cloud).modifySnapshotAttribute,
-	"CreateTags":                (*Cloud).createTags,
-	"DeleteTags":                (*Cloud).deleteTags,
-	"DescribeAvailabilityZones": (*Cloud).describeZones,
-	"DescribeInstances":         (*Cloud).describeInstances,
+	"DescribeVolumes":           {(*Cloud).describeVolumes, "VolumeId Filter MaxResults NextToken IncludeManagedResources"},
+	"CreateVolume":              {(*Cloud).createVolume, "AvailabilityZone ClientToken Encrypted Iops KmsKeyId MultiAttachEnabled Size SnapshotId TagSpecification Throughput VolumeInitializationRate VolumeType"},
+	"DeleteVolume":              {(*Cloud).deleteVolume, "VolumeId"},
+	"AttachVolume":              {(*Cloud).attachVolume, "Device InstanceId VolumeId"},
+	"DetachVolume":              {(*Cloud).detachVolume, "Device Force InstanceId VolumeId"},
+	"CreateSnapshot":            {(*Cloud).createSnapshot, "Description TagSpecification VolumeId"},
+	"CreateSnapshots":           {(*Cloud).createSnapshots, "CopyTagsFromSource Description InstanceSpecification TagSpecification"},
+	"CopySnapshot":              {(*Cloud).copySnapshot, "Description DestinationRegion Encrypted KmsKeyId PresignedUrl SourceRegion SourceSnapshotId TagSpecification"},
+	"DescribeSnapshots":         {(*Cloud).describeSnapshots, "Filter MaxResults NextToken Owner SnapshotId"},
+	"DeleteSnapshot":            {(*Cloud).deleteSnapshot, "SnapshotId"},
+	"ModifySnapshotAttribute":   {(*Cloud).modifySnapshotAttribute, "Attribute CreateVolumePermission OperationType SnapshotId UserId"},
+	"CreateTags":                {(*Cloud).createTags, "ResourceId Tag"},
+	"DeleteTags":                {(*Cloud).deleteTags, "ResourceId Tag"},
+	"DescribeAvailabilityZones": {(*Cloud).describeZones, "Filter ZoneName AllAvailabilityZones"},
+	"DescribeInstances":         {(*Cloud).describeInstances, "Filter InstanceId IncludeManagedResources"},
 }
 
 type xmlAttachment struct {
@@ -152,34 +152,14 @@ func (c *Cloud) allVolumes(in *call, ids []string) *apiError {
 }
 
 func volumeAttributes(v *volume) func(string) ([]string, bool) {
-	return func(name string) ([]string, bool) {
-		var values []string
-		switch name {
-		case "volume-id":
-			values = []string{v.id}
-		case "status":
-			values = []string{v.state}
-		case "availability-zone":
-			values = []string{v.zone}
-		case "volume-type":
-			values = []string{v.kind}
-		case "size":
-			values = []string{strconv.FormatInt(v.gib, 10)}
-		case "snapshot-id":
-			values = []string{v.snapshotID}
-		case "attachment.instance-id":
-			for _, a := range v.attachments {
-				values = append(values, a.instance)
-			}
-		case "attachment.device":
-			for _, a := range v.attachments {
-				values = append(values, a.device)
-			}
-		default:
-			return nil, false
-		}
-		return values, true
+	var instances, devices []string
+	for _, a := range v.attachments {
+		instances, devices = append(instances, a.instance), append(devices, a.device)
 	}
+	return attributes{
+		"volume-id": {v.id}, "status": {v.state}, "availability-zone": {v.zone}, "volume-type": {v.kind}, "size": {strconv.FormatInt(v.gib, 10)}, "snapshot-id": {v.snapshotID},
+		"encrypted": {strconv.FormatBool(v.encrypted)}, "attachment.instance-id": instances, "attachment.device": devices,
+	}.of
 }
 
 // fingerprint is what two requests of one client token must have in common.

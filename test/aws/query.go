@@ -3,6 +3,7 @@ package aws
 import (
 	"encoding/base64"
 	"encoding/xml"
+	"fmt"
 	"net/http"
 	"net/url"
 	"path"
@@ -16,7 +17,10 @@ import (
 
 const ec2Namespace = "http://ec2.amazonaws.com/doc/2016-11-15/"
 
-type ec2Operation func(*Cloud, *call) (any, *apiError)
+type ec2Operation struct {
+	perform    func(*Cloud, *call) (any, *apiError)
+	parameters string
+}
 
 func queryOperation(in *call) bool {
 	form, err := url.ParseQuery(string(in.body))
@@ -30,9 +34,20 @@ func queryOperation(in *call) bool {
 
 // performEC2 runs an operation under the lock of everything.
 func (c *Cloud) performEC2(in *call) (*answer, *apiError) {
+	operation := ec2Operations[in.op]
+	for name := range in.form {
+		// What is not known must not pass for performed.
+		top, _, _ := strings.Cut(name, ".")
+		if !slices.Contains(strings.Fields(operation.parameters+" Action Version DryRun"), top) {
+			return nil, &apiError{http.StatusNotImplemented, "UnsupportedParameter", "", fmt.Sprintf("the double of AWS does not know %s of %s", name, in.op)}
+		}
+	}
+	if in.flag("DryRun") {
+		return nil, &apiError{http.StatusPreconditionFailed, "DryRunOperation", "", "Request would have succeeded, but DryRun flag is set."}
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	out, refused := ec2Operations[in.op](c, in)
+	out, refused := operation.perform(c, in)
 	if refused != nil {
 		return nil, refused
 	}
@@ -135,6 +150,14 @@ func (in *call) newTags(kind string) (map[string]string, *apiError) {
 		tags = more
 	}
 	return tags, nil
+}
+
+// attributes are the values that a thing has for the filters that there are.
+type attributes map[string][]string
+
+func (a attributes) of(name string) ([]string, bool) {
+	values, ok := a[name]
+	return values, ok
 }
 
 // filter matches one thing by Filter.N.Name and Filter.N.Value.M. attributes gives the values that a thing has for a filter's name, and

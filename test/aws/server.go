@@ -3,7 +3,6 @@ package aws
 import (
 	"bytes"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -27,6 +26,7 @@ type call struct {
 	body    []byte
 	form    url.Values // of the query protocol
 	path    []string   // matches of the operation's path
+	perform func(*Cloud, *call) (*answer, *apiError)
 }
 
 // apiError is a refusal.
@@ -58,8 +58,16 @@ type protocol struct {
 }
 
 var protocols = map[string]protocol{
-	"ec2": {queryOperation, (*Cloud).performEC2, refuseQuery, apiError{http.StatusServiceUnavailable, "RequestLimitExceeded", "", "Request limit exceeded."}},
-	"ebs": {blocksOperation, (*Cloud).performBlocks, refuseJSON, apiError{http.StatusBadRequest, "RequestThrottledException", "ACCOUNT_THROTTLED", "Rate exceeded."}},
+	"ec2":               {queryOperation, (*Cloud).performEC2, refuseQuery, apiError{http.StatusServiceUnavailable, "RequestLimitExceeded", "", "Request limit exceeded."}},
+	"ebs":               restProtocol(directOperations, refuseJSON, apiError{http.StatusBadRequest, "RequestThrottledException", "ACCOUNT_THROTTLED", "Rate exceeded."}),
+	"elasticfilesystem": restProtocol(fileOperations, refuseFiles, apiError{http.StatusTooManyRequests, "ThrottlingException", "", "Rate exceeded."}),
+	"sts":               {tokenOperation, (*Cloud).performToken, refuseToken, apiError{http.StatusBadRequest, "Throttling", "", "Rate exceeded"}},
+	"kms":               {keyOperation, (*Cloud).performKey, refuseKey, apiError{http.StatusBadRequest, "ThrottlingException", "", "Rate exceeded"}},
+}
+
+func restProtocol(operations []restOperation, refuse func(*call, *apiError) *answer, throttled apiError) protocol {
+	find, perform := rest(operations)
+	return protocol{find, perform, refuse, throttled}
 }
 
 // ServeHTTP answers one request.
@@ -74,13 +82,14 @@ func (c *Cloud) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "no such service: "+found[3], http.StatusNotFound)
 		return
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, largestBody))
-	if err != nil {
+	var body bytes.Buffer
+	body.Grow(int(min(max(r.ContentLength, 0), largestBody)) + bytes.MinRead)
+	if _, err := body.ReadFrom(http.MaxBytesReader(w, r.Body, largestBody)); err != nil {
 		return // the client is gone, or mad
 	}
 	c.mu.Lock()
 	c.nextID++
-	in := &call{Request: r, region: found[2], service: found[3], account: c.accounts[found[1]], now: c.opts.Now(), id: fmt.Sprintf("req-%d", c.nextID), body: body}
+	in := &call{Request: r, region: found[2], service: found[3], account: c.accounts[found[1]], now: c.opts.Now(), id: fmt.Sprintf("req-%d", c.nextID), body: body.Bytes()}
 	c.mu.Unlock()
 	if !p.operation(in) {
 		c.write(w, p.refuse(in, refuse("InvalidAction", "The action is not valid for this web service.")), in, nil)

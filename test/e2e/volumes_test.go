@@ -186,7 +186,7 @@ func TestVolumeSnapshots(t *testing.T) {
 	r := mathrand.New(mathrand.NewPCG(4, 2))
 	machine, _ := w.cloud.CreateInstance("eu-west-1a")
 	data := w.cloud.CreateVolume(aws.VolumeSpec{Instance: machine, Tags: map[string]string{"team": "shop"}})
-	logs := w.cloud.CreateVolume(aws.VolumeSpec{Instance: machine, Type: "gp3", IOPS: 4000})
+	logs := w.cloud.CreateVolume(aws.VolumeSpec{Instance: machine, Type: "gp3", Throughput: 250})
 	spare := w.cloud.CreateVolume(aws.VolumeSpec{})
 	want := map[string][]byte{}
 	for claim, handle := range map[string]string{"data": data, "logs": logs, "spare": spare} {
@@ -242,5 +242,42 @@ func (w *volumeWorld) copyBeside(t *testing.T, want map[string][]byte) {
 		if !bytes.Equal(w.digest(t, handle), digest) {
 			t.Errorf("claim %s of the copy: the volume has other bytes than the backup", claim)
 		}
+	}
+}
+
+// TestVolumeCopies copies a volume into the location twice, the second time only what changed, loses everything that EBS has of it, and
+// gets every byte of either moment back.
+func TestVolumeCopies(t *testing.T) {
+	w := newVolumeWorld(t)
+	r := mathrand.New(mathrand.NewPCG(4, 3))
+	volume := w.cloud.CreateVolume(aws.VolumeSpec{})
+	w.scribble(t, r, volume, 40)
+	w.claim(t, "shop", "data", volume)
+	w.handleOf(t, "shop", "data")
+	first := w.digest(t, volume)
+	w.must(t, "backup", "create", "first", "--volumes", "copy", "--kubeconfig", w.kubeconfig)
+	w.cloud.ResetUsage()
+	w.scribble(t, r, volume, 5)
+	second := w.digest(t, volume)
+	w.must(t, "backup", "create", "second", "--volumes", "copy", "--kubeconfig", w.kubeconfig)
+	if u := w.cloud.Usage(); u.BlockBytesRead > 5*512<<10 {
+		t.Errorf("the second copy read %d bytes for five changed blocks: %v", u.BlockBytesRead, u.Calls)
+	}
+	if n := len(w.cloud.Snapshots()); n != 1 {
+		t.Errorf("%d snapshots are kept for the next copy", n)
+	}
+	w.must(t, "backup", "verify", "second", "--deep")
+	w.lose(t, "shop")
+	w.must(t, "restore", "create", "--from-backup", "first", "--include-namespaces", "shop", "--kubeconfig", w.kubeconfig)
+	if !bytes.Equal(w.digest(t, w.handleOf(t, "shop", "data")), first) {
+		t.Error("the volume has other bytes than the first backup")
+	}
+	if n := len(w.cloud.Snapshots()); n != 1 {
+		t.Errorf("%d snapshots after the restore", n)
+	}
+	w.lose(t, "shop")
+	w.must(t, "restore", "create", "--from-backup", "second", "--include-namespaces", "shop", "--kubeconfig", w.kubeconfig)
+	if !bytes.Equal(w.digest(t, w.handleOf(t, "shop", "data")), second) {
+		t.Error("the volume has other bytes than the second backup")
 	}
 }

@@ -6,8 +6,10 @@ import (
 	"syscall"
 )
 
-// The flags of fallocate(2) that make a hole.
+// The values of whence for holes (lseek(2)), and the flags of fallocate(2) that make one.
 const (
+	seekData  = 3
+	seekHole  = 4
 	keepSize  = 1
 	punchHole = 2
 )

@@ -1,0 +1,110 @@
+package volumes
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"golang.org/x/sync/errgroup"
+
+	"kedge.dev/kedge/plugins"
+	"kedge.dev/kedge/volume/block"
+	"kedge.dev/kedge/volume/repository"
+)
+
+// copiesAtOnce is how many volumes are copied at once; each copy is parallel in itself.
+const copiesAtOnce = 2
+
+// copies brings the volumes that are to be copied into the repository, from their snapshots. Claims of one volume share its copy.
+func (t *Taker) copies(ctx context.Context, req Request, todo []*taking) (err error) {
+	byHandle := map[string][]*taking{}
+	var order []string
+	for _, v := range todo {
+		if v.err != nil || !v.method.Copies() {
+			continue
+		}
+		key := v.provider.Name() + "/" + v.handle
+		if byHandle[key] == nil {
+			order = append(order, key)
+		}
+		byHandle[key] = append(byHandle[key], v)
+	}
+	if len(order) == 0 {
+		return nil
+	}
+	repo, err := t.Repository(ctx)
+	if err != nil {
+		return fmt.Errorf("open the repository of volume copies: %w", err)
+	}
+	defer func() { err = errors.Join(err, repo.Close(context.WithoutCancel(ctx))) }()
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(copiesAtOnce)
+	for _, key := range order {
+		g.Go(func() error {
+			same := byHandle[key]
+			id, err := t.copyVolume(gctx, repo, req, same[0])
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			for _, v := range same {
+				if v.copyID = id; err != nil {
+					v.fail(ReasonCopyFailed, err)
+				}
+			}
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+// copyVolume copies what changed since the volume's last copy, where the two snapshots can be compared; else everything.
+func (t *Taker) copyVolume(ctx context.Context, repo *repository.Repository, req Request, v *taking) (string, error) {
+	provider := v.provider.(plugins.BlockSnapshots) //nolint:errcheck,forcetypeassert // provide has looked
+	volume := repository.Volume{Cluster: req.ClusterUID, Provider: provider.Name(), Handle: v.handle}
+	earlier, err := repo.Copies(ctx, repository.Filter{Volume: volume, Kind: block.Kind})
+	if err != nil {
+		return "", err
+	}
+	ask := block.Request{Volume: volume, Snapshot: v.snapshot.ID}
+	if n := len(earlier); n > 0 && earlier[n-1].Snapshot != "" {
+		ask.Base = &earlier[n-1]
+	}
+	result, err := copyFrom(ctx, repo, provider, ask)
+	if ask.Base != nil && (errors.Is(err, plugins.ErrNoBase) || errors.Is(err, block.ErrBase)) {
+		ask.Base = nil
+		result, err = copyFrom(ctx, repo, provider, ask)
+	}
+	if err != nil {
+		return "", err
+	}
+	return result.Copy.ID, dropBases(ctx, provider, req.LocationID, v)
+}
+
+func copyFrom(ctx context.Context, repo *repository.Repository, provider plugins.BlockSnapshots, ask block.Request) (block.Result, error) {
+	base := ""
+	if ask.Base != nil {
+		base = ask.Base.Snapshot
+	}
+	source, err := provider.OpenBlocks(ctx, ask.Snapshot, base)
+	if err != nil {
+		return block.Result{}, err
+	}
+	return block.Copy(ctx, repo, source, ask, block.Options{})
+}
+
+// dropBases removes the snapshots with which this volume's copies were compared until now: the new one takes their place.
+func dropBases(ctx context.Context, provider plugins.BlockSnapshots, location string, v *taking) error {
+	have, err := provider.FindSnapshots(ctx, map[string]string{TagLocation: location, TagRole: RoleBase})
+	if err != nil {
+		return err
+	}
+	for _, s := range slices.DeleteFunc(have, func(s plugins.Snapshot) bool {
+		return s.Handle != v.handle || s.ID == v.snapshot.ID || !s.Started.Before(v.snapshot.Started)
+	}) {
+		if err := provider.DeleteSnapshot(ctx, s.ID); err != nil {
+			return err
+		}
+	}
+	return nil
+}
