@@ -218,7 +218,10 @@ func (h *house) refused(t *testing.T) {
 		reason string
 	}{
 		"bad-selection": {func(b *v1alpha1.Backup) { b.Spec.Expression = "object." }, "InvalidSpec"},
-		"cancelled":     {func(b *v1alpha1.Backup) { b.Spec.Cancel = true }, "Cancelled"},
+		"bad-volumes": {func(b *v1alpha1.Backup) {
+			b.Spec.Volumes = &v1alpha1.VolumeSelection{Policies: []v1alpha1.VolumePolicy{{Namespaces: []string{"["}, Method: v1alpha1.VolumeSkip}}}
+		}, "InvalidSpec"},
+		"cancelled": {func(b *v1alpha1.Backup) { b.Spec.Cancel = true }, "Cancelled"},
 	} {
 		b := newBackup(name)
 		c.change(b)

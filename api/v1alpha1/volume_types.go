@@ -39,7 +39,6 @@ type VolumeSelection struct {
 }
 
 // VolumePolicy chooses the method of the claims that match all of its fields; a policy without any matches every claim.
-// +kubebuilder:validation:XValidation:rule="!has(self.minSize) || !has(self.maxSize) || quantity(self.minSize).compareTo(quantity(self.maxSize)) <= 0",message="minSize is larger than maxSize"
 type VolumePolicy struct {
 	// Namespaces are names or globs.
 	// +optional

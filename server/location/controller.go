@@ -104,7 +104,7 @@ func (r *Reconciler) look(ctx context.Context, object *v1alpha1.BackupStorageLoc
 	c := status.Condition{Type: Synced, Status: metav1.ConditionTrue, Reason: "Synced", Message: fmt.Sprintf("%d backups are shown.", len(entries)-len(unreadable))}
 	if len(unreadable) > 0 {
 		c.Reason = "SomeUnreadable"
-		c.Message += fmt.Sprintf(" %d cannot be read, the first: %v", len(unreadable), unreadable[0])
+		c.Message += fmt.Sprintf(" %d cannot be shown, the first: %v", len(unreadable), unreadable[0])
 	}
 	r.set(object, c)
 	return nil
