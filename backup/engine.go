@@ -22,7 +22,10 @@ var ErrNothingRead = errors.New("no resource could be read")
 
 // Engine makes backups of one cluster into one location. Kube, Location, SpoolDir, Now and Rand are needed; the rest has defaults.
 type Engine struct {
-	Kube     *kube.Client
+	Kube *kube.Client
+	// Look is who reads which cluster it is, and which APIs it has; nil is Kube. It is another where Kube is an account that may do no more
+	// than it must. What is in the cluster is read by Kube alone.
+	Look     *kube.Client
 	Location *archive.Location
 	Version  string // of Kedge, for the record
 	Now      func() time.Time

@@ -25,17 +25,13 @@ const showAtOnce = 16
 // object is read from, may be older than the backup.
 const settled = 2 * time.Minute
 
-// show makes the Backup objects agree with what a location holds: an archive without an object gets one, an object follows the expiry of
+// show makes the Backup objects, as they were before the location was listed, agree with what it holds: an archive without an object gets one, an object follows the expiry of
 // its archive, and an object whose archive is gone goes too. It gives what is wrong with entries that cannot be read.
-func (r *Reconciler) show(ctx context.Context, location *v1alpha1.BackupStorageLocation, entries []archive.Entry) (unreadable []error, err error) {
-	var list v1alpha1.BackupList
-	if err := r.Client.List(ctx, &list, client.InNamespace(location.Namespace)); err != nil {
-		return nil, fmt.Errorf("list the Backup objects: %w", err)
-	}
+func (r *Reconciler) show(ctx context.Context, location *v1alpha1.BackupStorageLocation, objects []v1alpha1.Backup, entries []archive.Entry) (unreadable []error, err error) {
 	shown := map[string]*v1alpha1.Backup{}
 	names := map[string]bool{}
-	for i := range list.Items {
-		b := &list.Items[i]
+	for i := range objects {
+		b := &objects[i]
 		names[b.Name] = true
 		shown[archiveUID(b)] = b
 	}
