@@ -28,6 +28,9 @@ var ErrNothingRead = errors.New("no resource could be read")
 // Engine makes backups of one cluster into one location. Kube, Open, SpoolDir, Now and Rand are needed; the rest has defaults.
 type Engine struct {
 	Kube *kube.Client
+	// Look is who reads which cluster it is, and which APIs it has; nil is Kube. It is another where Kube is an account that may do no more
+	// than it must. What is in the cluster is read by Kube alone.
+	Look *kube.Client
 	// Open opens the location that backups go to, and may refuse the backup. Run calls it once, while the cluster is discovered. At
 	// gives one that is open.
 	Open    func(context.Context) (*archive.Location, error)

@@ -22,6 +22,7 @@ import (
 
 	"kedge.dev/kedge/api/v1alpha1"
 	"kedge.dev/kedge/backup/archive"
+	"kedge.dev/kedge/internal/gate"
 	"kedge.dev/kedge/plugins"
 	"kedge.dev/kedge/plugins/decorate"
 	"kedge.dev/kedge/server/outcome"
@@ -36,6 +37,8 @@ type Registry struct {
 	Namespace string
 	// PrivateDir is a folder, best in memory, where credentials files are put that come from Secrets.
 	PrivateDir string
+	// Gate is passed by everything that changes a store. Nil is always open.
+	Gate *gate.Gate
 	// Observe is told of every operation on the store of a location; nil is not.
 	Observe func(location string) func(ctx context.Context, e decorate.Event)
 	Now     func() time.Time
@@ -225,7 +228,7 @@ func (r *Registry) open(ctx context.Context, object *v1alpha1.BackupStorageLocat
 		}
 		spec.S3.CredentialsFile = path
 	}
-	opts := StoreOptions{Create: true, Now: r.Now}
+	opts := StoreOptions{Create: true, Gate: r.Gate, Now: r.Now}
 	if r.Observe != nil {
 		opts.Observe = r.Observe(object.Name)
 	}

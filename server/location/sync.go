@@ -29,10 +29,10 @@ const showAtOnce = 16
 // object is read from, may be older than the backup.
 const settled = 2 * time.Minute
 
-// show makes the Backup objects agree with what a location holds: an archive without an object gets one, an object follows the expiry of
+// show makes the Backup objects, as they were before the location was listed, agree with what it holds: an archive without an object gets one, an object follows the expiry of
 // its archive, and an object whose archive is gone goes too. It gives what is wrong with entries that cannot be read, or not be shown.
-func (r *Reconciler) show(ctx context.Context, location *v1alpha1.BackupStorageLocation, entries []archive.Entry) (unreadable []error, err error) {
-	shown, names, err := r.objects(ctx, location)
+func (r *Reconciler) show(ctx context.Context, location *v1alpha1.BackupStorageLocation, objects []v1alpha1.Backup, entries []archive.Entry) (unreadable []error, err error) {
+	shown, names, err := r.sort(ctx, location, objects)
 	if err != nil {
 		return nil, err
 	}
@@ -93,9 +93,9 @@ func (r *refusals) sorted() []error {
 	return r.list
 }
 
-// objects gives the Backup objects that show archives of the location, by the archive's uid, and the names of all. An archive may lie in several
+// sort gives those of the Backup objects that show archives of the location, by the archive's uid, and the names of all. An archive may lie in several
 // locations, one a replica of the other; each has an object of its own for it. An object of a location that there is no longer is taken over.
-func (r *Reconciler) objects(ctx context.Context, location *v1alpha1.BackupStorageLocation) (shown map[string]*v1alpha1.Backup, names map[string]bool, err error) {
+func (r *Reconciler) sort(ctx context.Context, location *v1alpha1.BackupStorageLocation, objects []v1alpha1.Backup) (shown map[string]*v1alpha1.Backup, names map[string]bool, err error) {
 	var locations v1alpha1.BackupStorageLocationList
 	if err := r.Client.List(ctx, &locations, client.InNamespace(location.Namespace)); err != nil {
 		return nil, nil, fmt.Errorf("list the locations: %w", err)
@@ -104,13 +104,9 @@ func (r *Reconciler) objects(ctx context.Context, location *v1alpha1.BackupStora
 	for i := range locations.Items {
 		others[locations.Items[i].Name] = locations.Items[i].Name != location.Name
 	}
-	var list v1alpha1.BackupList
-	if err := r.Client.List(ctx, &list, client.InNamespace(location.Namespace)); err != nil {
-		return nil, nil, fmt.Errorf("list the Backup objects: %w", err)
-	}
 	shown, names = map[string]*v1alpha1.Backup{}, map[string]bool{}
-	for i := range list.Items {
-		b := &list.Items[i]
+	for i := range objects {
+		b := &objects[i]
 		names[b.Name] = true
 		of := orElse(b.Status.StorageLocation, b.Spec.StorageLocation)
 		if of == location.Name || !others[of] && shown[b.ArchiveUID()] == nil {
