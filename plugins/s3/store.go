@@ -140,9 +140,7 @@ func (s *Store) configure(ctx context.Context, loc v1alpha1.S3Location) error {
 			o.BaseEndpoint = aws.String(loc.Endpoint)
 		}
 		o.UsePathStyle = loc.PathStyle
-		if s.opts.Gate != nil {
-			o.HTTPClient = &gatedClient{next: o.HTTPClient, gate: s.opts.Gate}
-		}
+		o.HTTPClient = awsconf.Gated(o.HTTPClient, s.opts.Gate)
 		o.Retryer = awsconf.NewRetryer(s.opts.MaxAttempts, retried...)
 		o.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenRequired
 		// Ranges have no checksum to be held against; who reads archives checks their SHA-256.

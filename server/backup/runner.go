@@ -94,7 +94,7 @@ func (r *Runner) engine(ctx context.Context, b *v1alpha1.Backup, place *location
 	}
 	var providers []plugins.VolumeProvider
 	if b.Spec.Volumes != nil {
-		if providers, err = location.VolumeProviders(ctx, &place.Object.Spec); err != nil {
+		if providers, err = place.VolumeProviders(ctx); err != nil {
 			return nil, err
 		}
 	}

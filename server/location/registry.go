@@ -249,7 +249,7 @@ func (r *Registry) open(ctx context.Context, object *v1alpha1.BackupStorageLocat
 	}
 	full := object.DeepCopy()
 	full.Spec = *spec
-	located = located.WithElsewhere(RemoveSnapshots(spec, located.ID()))
+	located = located.WithElsewhere(RemoveSnapshots(spec, r.Gate, located.ID()))
 	return &Place{Object: full, Store: store, Archive: located, registry: r}, nil
 }
 

@@ -151,7 +151,7 @@ func (a *attempt) plan(ctx context.Context) (*restore.Engine, *restore.Plan, err
 	if err != nil {
 		return nil, nil, fmt.Errorf("connect to the cluster: %w", err)
 	}
-	providers, err := location.RestoreProviders(ctx, &a.place.Object.Spec, reader.Record(), request.Spec.Volumes)
+	providers, err := a.place.RestoreProviders(ctx, reader.Record(), request.Spec.Volumes)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -1,4 +1,4 @@
-package s3
+package awsconf
 
 import (
 	"net/http"
@@ -7,6 +7,15 @@ import (
 
 	"kedge.dev/kedge/internal/gate"
 )
+
+// Gated is a client that sends requests which change something only through the gate, asked right before each. Nil gates nothing. What a service
+// reads by POST, as EC2 does, waits too.
+func Gated(client aws.HTTPClient, g *gate.Gate) aws.HTTPClient {
+	if g == nil {
+		return client
+	}
+	return &gatedClient{next: client, gate: g}
+}
 
 // gatedClient sends requests that change something only through a gate. It stands below the SDK's retries, which may last minutes.
 type gatedClient struct {
