@@ -181,7 +181,7 @@ var chosenByServer = map[string][][]string{
 		{"spec", "template", "metadata", "labels", "job-name"}, {"spec", "template", "metadata", "labels", "batch.kubernetes.io/job-name"},
 	},
 	"pods":              {{"spec", "nodeName"}},
-	"persistentvolumes": {{"spec", "claimRef"}},
+	"persistentvolumes": {{"spec", "claimRef"}, {"spec", "claimRef", "uid"}, {"spec", "claimRef", "resourceVersion"}},
 }
 
 // keep copies a field from live where obj lacks it.

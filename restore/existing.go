@@ -107,6 +107,9 @@ func (x *run) byPolicy(ctx context.Context, p *prepared, live *liveObject) (agai
 		return false, x.finishPrepared(ctx, p, result{outcome: Failed, reason: ExistsFail, uid: live.uid,
 			message: "the target has it already, and spec.existingResourcePolicy is Fail"})
 	}
+	if message, ok := p.inUse(live); ok {
+		return false, x.finishPrepared(ctx, p, result{outcome: Skipped, reason: VolumeInUse, uid: live.uid, message: message})
+	}
 	diff, err := p.differences(live)
 	if err != nil {
 		return false, x.finishPrepared(ctx, p, result{outcome: Failed, reason: Unprepared, uid: live.uid, message: err.Error()})

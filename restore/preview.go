@@ -261,9 +261,12 @@ func (x *run) previewExisting(ctx context.Context, c Change, p *prepared) (Chang
 		c.Action, c.Reason, c.Message = ActionRefused, Unprepared, err.Error()
 		return c, nil //nolint:nilerr // it is what the change says
 	}
+	message, inUse := p.inUse(live)
 	switch policy := x.policy(p); {
 	case policy == v1alpha1.PolicyFail:
 		c.Action, c.Reason, c.Message = ActionRefused, ExistsFail, "the target has it already, and spec.existingResourcePolicy is Fail"
+	case inUse:
+		c.Action, c.Reason, c.Message = ActionSkip, VolumeInUse, message
 	case len(c.Diff) == 0:
 		c.Action, c.Reason = ActionUnchanged, Exists
 	case policy == v1alpha1.PolicyUpdate:

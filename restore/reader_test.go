@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"net/http"
 	"testing"
+	"time"
 
 	"kedge.dev/kedge/api/v1alpha1"
 	"kedge.dev/kedge/test/testbed"
@@ -62,7 +63,7 @@ metadata: {name: waits, namespace: NS}
 	cluster := testbed.SharedCluster(t, "1.36.3")
 	refusals := 0
 	cfg := answering(cluster.Kedge(t), func(req *http.Request, body string) *http.Response {
-		if !createsOf(req, body, "waits") || refusals == 6 {
+		if !createsOf(req, body, "waits") || refusals == 4 {
 			return nil
 		}
 		refusals++
@@ -71,7 +72,9 @@ metadata: {name: waits, namespace: NS}
 	m := fromYAML(t, in("parked", manifests))
 	m.reads = make([]int, len(m.chunks))
 	e := engineFor(clientFor(t, cfg), m)
-	p, err := e.Plan(t.Context(), request("parked"))
+	req := request("parked")
+	req.Spec.WaitTimeout.Duration = time.Minute
+	p, err := e.Plan(t.Context(), req)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,7 +84,7 @@ metadata: {name: waits, namespace: NS}
 		t.Fatal(err)
 	}
 	r, err := e.Run(t.Context(), p)
-	if err != nil || r.Phase != v1alpha1.PhaseCompleted || r.Counts.Created != 2 || refusals != 6 {
+	if err != nil || r.Phase != v1alpha1.PhaseCompleted || r.Counts.Created != 2 || refusals != 4 {
 		t.Fatalf("%v, %d refusals, %+v", err, refusals, r)
 	}
 	if m.reads[0] != 1 || m.reads[1] != 2 {

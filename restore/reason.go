@@ -46,6 +46,8 @@ const (
 	Merged Reason = actions.ReasonMerged
 	// Rebound: a volume that was released by a claim that is gone is handed to the restored claim.
 	Rebound Reason = "Rebound"
+	// VolumeInUse: the target's volume is for another claim than the archived one.
+	VolumeInUse Reason = "VolumeInUse"
 	// RecreateRefused: recreating the object would delete more than it.
 	RecreateRefused Reason = "RecreateRefused"
 	// Dropped: a field that the user chose was left out.

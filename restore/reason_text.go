@@ -25,6 +25,7 @@ var reasonTexts = map[Reason]string{
 	ExistsDiffers:        "the target has it, and it differs",
 	Merged:               "what the target's lacked was added",
 	Rebound:              "the released volume is handed to the restored claim",
+	VolumeInUse:          "the target's volume is for another claim",
 	RecreateRefused:      "recreating it would delete more than it",
 	Converted:            "the target takes it in another version",
 	OwnerDropped:         "an owner is neither restored nor in the target",

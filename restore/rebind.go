@@ -12,23 +12,51 @@ import (
 // and no new claim gets it ("Persistent Volumes: Reclaiming", Kubernetes documentation). When a restore brings that claim back, the
 // volume is handed over to it, whatever the policy for existing objects is: the claim would wait for ever beside its own data.
 
-// rebindable says whether the target's volume waits for a claim that is part of this restore.
-func (x *run) rebindable(p *prepared, live *liveObject) bool {
-	if p.to.Group != "" || p.to.Resource != "persistentvolumes" {
-		return false
-	}
-	var has, wants struct {
-		Spec struct {
-			ClaimRef struct{ Namespace, Name, UID string }
-		}
+// claimRef is whom a volume is for; without a name, nobody.
+type claimRef struct{ Namespace, Name, UID string }
+
+func (c claimRef) key() string { return c.Namespace + "/" + c.Name }
+
+// readClaimRef reads whom a volume is for, and its phase.
+func readClaimRef(raw []byte) (ref claimRef, phase string, err error) {
+	var volume struct {
+		Spec   struct{ ClaimRef claimRef }
 		Status struct{ Phase string }
 	}
-	if json.Unmarshal(live.raw, &has) != nil || json.Unmarshal(p.body, &wants) != nil {
-		return false
+	err = json.Unmarshal(raw, &volume)
+	return volume.Spec.ClaimRef, volume.Status.Phase, err
+}
+
+// claimRefs reads for whom the target's volume is and for whom the archived one. It says false where one is for nobody, and of objects
+// that are no volumes.
+func (p *prepared) claimRefs(live *liveObject) (has, wants claimRef, phase string, ok bool) {
+	if p.to.Group != "" || p.to.Resource != "persistentvolumes" {
+		return has, wants, "", false
 	}
-	old, claim := has.Spec.ClaimRef, wants.Spec.ClaimRef
-	return has.Status.Phase == "Released" && old.UID != "" && claim.Name != "" &&
-		old.Namespace == claim.Namespace && old.Name == claim.Name && x.bringsClaim(claim.Namespace+"/"+claim.Name)
+	has, phase, err := readClaimRef(live.raw)
+	if err != nil {
+		return has, wants, "", false
+	}
+	if wants, _, err = readClaimRef(p.body); err != nil {
+		return has, wants, "", false
+	}
+	return has, wants, phase, has.Name != "" && wants.Name != ""
+}
+
+// rebindable says whether the target's volume waits for a claim that is part of this restore.
+func (x *run) rebindable(p *prepared, live *liveObject) bool {
+	old, claim, phase, ok := p.claimRefs(live)
+	return ok && phase == "Released" && old.UID != "" && old.key() == claim.key() && x.bringsClaim(claim.key())
+}
+
+// inUse says whose the target's volume is where it is another claim's than the archived one. A claim whose volume names another is lost,
+// for good (Kubernetes' volume controller, "ClaimMisbound"), so such a volume is never updated.
+func (p *prepared) inUse(live *liveObject) (message string, ok bool) {
+	has, wants, _, ok := p.claimRefs(live)
+	if !ok || has.key() == wants.key() && (has.UID == wants.UID || has.UID == "" || wants.UID == "") {
+		return "", false
+	}
+	return "the target's volume is for the claim " + has.key() + ", which would lose it", true
 }
 
 // bringsClaim says whether a claim of that "namespace/name" in the target is part of the restore.

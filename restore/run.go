@@ -49,8 +49,9 @@ type run struct {
 	targets    sync.Map // uint16 -> *target, where what is served changed during the run
 	liveOwners sync.Map // path -> uid
 	selectors  map[string]bool
-	volumes    map[string]bool // of the target, by refKey
-	claims     map[string]bool // of the restore, by their "namespace/name" in the target; see bringsClaim
+	volumes    map[string]bool   // of the target, by refKey
+	holders    map[string]string // the claims that volumes of the target are for, by the volumes' names
+	claims     map[string]bool   // of the restore, by their "namespace/name" in the target; see bringsClaim
 	claimsOnce sync.Once
 	filling    *filling         // nil where no volume gets data
 	namespace  map[string]int32 // Namespace items, by their name in the target
@@ -90,7 +91,7 @@ func (e *Engine) newRun(p *Plan) (*run, error) {
 	x := &run{
 		e: e, plan: p, manager: fieldManager(p.Request.Name), started: e.now(), since: p.started,
 		jobs: make(chan job), pace: newPace(e.concurrency()), reading: semaphore.NewWeighted(4), buffers: sync.Pool{New: func() any { return new([]byte) }},
-		entries: map[int32][]Entry{}, waits: map[string]*wait{}, parked: map[int32]*parkedItem{}, selectors: map[string]bool{}, volumes: map[string]bool{}, namespace: map[string]int32{},
+		entries: map[int32][]Entry{}, waits: map[string]*wait{}, parked: map[int32]*parkedItem{}, selectors: map[string]bool{}, volumes: map[string]bool{}, holders: map[string]string{}, namespace: map[string]int32{},
 	}
 	x.query = url.Values{"fieldManager": {x.manager}}
 	for i := range p.items {
@@ -102,8 +103,9 @@ func (e *Engine) newRun(p *Plan) (*run, error) {
 	spec := &p.Request.Spec
 	chain, err := plugins.NewChain(actions.All(actions.Options{
 		PreserveNodePorts: spec.PreserveNodePorts, PreserveClusterIPs: spec.PreserveClusterIPs, IncludeControlled: spec.IncludeControlled,
-		Policy: spec.ExistingResourcePolicy, Restored: x.isRestored, VolumeName: x.volumeName, MadeNew: x.makesNew, ServiceSelects: x.serviceSelects,
-		EBSDriver: spec.EBSDriver, KeepInTree: sameEBS(p.Source.Cluster.Version, p.Target.Version),
+		Policy: spec.ExistingResourcePolicy, Restored: x.isRestored, TakenBy: x.takenBy, VolumeName: x.volumeName, MadeNew: x.makesNew,
+		ServiceSelects: x.serviceSelects,
+		EBSDriver:      spec.EBSDriver, KeepInTree: sameEBS(p.Source.Cluster.Version, p.Target.Version),
 		OtherCluster: p.Source.Cluster.UID != p.Target.UID,
 	})...)
 	if err != nil {
@@ -137,7 +139,17 @@ func (x *run) isRestored(ref plugins.Ref) bool {
 	return x.volumes[refKey(ref)]
 }
 
-// learnVolumes reads the names of the target's volumes, claims and snapshots, where the plan has claims that may refer to them.
+// takenBy names the claim that a volume of the target is for, where that is not what a claim of the source becomes.
+func (x *run) takenBy(volume, namespace, claim string) string {
+	to := x.plan.pipeline.Ref(plugins.Ref{Version: "v1", Resource: "persistentvolumeclaims", Namespace: namespace, Name: claim})
+	if by := x.holders[volume]; by != to.Namespace+"/"+to.Name {
+		return by
+	}
+	return ""
+}
+
+// learnVolumes reads the names of the target's volumes, claims and snapshots, and whom the volumes are for, where the plan has claims
+// that may refer to them.
 func (x *run) learnVolumes(ctx context.Context) error {
 	claims := slices.ContainsFunc(x.plan.Steps, func(s Step) bool { return s.position.stage == stageClaims || s.position.stage == stageVolumes })
 	if !claims {
@@ -151,7 +163,17 @@ func (x *run) learnVolumes(ctx context.Context) error {
 		}
 		_, err := x.e.Kube.List(ctx, kube.ListRequest{Path: r.Path("", "")}, func(raw []byte) error {
 			h, err := rawjson.ReadHead(raw)
+			if err != nil {
+				return err
+			}
 			x.volumes[refKey(plugins.Ref{Group: gr[0], Resource: gr[1], Namespace: h.Namespace, Name: h.Name})] = true
+			if gr[1] != "persistentvolumes" {
+				return nil
+			}
+			claim, _, err := readClaimRef(raw)
+			if claim.Name != "" {
+				x.holders[h.Name] = claim.key()
+			}
 			return err
 		})
 		if kube.Code(err) == http.StatusForbidden {

@@ -166,7 +166,7 @@ func (x *run) fill(ctx context.Context, p *prepared, row archive.Volume) error {
 	if row.SnapshotID == "" {
 		from = "copy " + row.CopyID
 	}
-	p.remarks = append(p.remarks, plugins.Remark{Reason: string(VolumeFilled), Message: fmt.Sprintf("%s was made of %s, the state of %s", made.Handle, from, row.Taken.Format("2006-01-02 15:04:05 MST"))})
+	p.filled = fmt.Sprintf("%s was made of %s, the state of %s", made.Handle, from, row.Taken.Format("2006-01-02 15:04:05 MST"))
 	return x.create(ctx, p)
 }
 

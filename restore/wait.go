@@ -66,29 +66,8 @@ func (x *run) waitEstablished(ctx context.Context, s *Step) (err error) {
 	}()
 	deadline := x.e.now().Add(max(x.plan.waitTimeout(), leastEstablishing))
 	for poll := 20 * time.Millisecond; ; poll = min(poll*3/2, 2*time.Second) {
-		groups := map[string][]kube.Resource{}
-		var left []int32
-		for _, i := range open {
-			plural, group, _ := strings.Cut(x.plan.items[i].name, ".")
-			served, asked := groups[group]
-			if !asked {
-				if served, err = x.servedIn(ctx, group); err != nil {
-					return err
-				}
-				groups[group] = served
-			}
-			whole, err := x.whole(ctx, x.plan.items[i].name, plural, served)
-			if err != nil {
-				return err
-			}
-			if !whole {
-				left = append(left, i)
-				continue
-			}
-			x.learn(plural, group, served)
-		}
-		if open = left; len(open) == 0 {
-			return nil
+		if open, err = x.unserved(ctx, open); err != nil || len(open) == 0 {
+			return err
 		}
 		if !x.e.now().Before(deadline) {
 			break
@@ -101,6 +80,37 @@ func (x *run) waitEstablished(ctx context.Context, s *Step) (err error) {
 		x.notEstablished(ctx, i)
 	}
 	return nil
+}
+
+// unserved gives the definitions that the target does not serve yet, and learns of the others how it does. Where the account that
+// restores may not ask, the objects find out.
+func (x *run) unserved(ctx context.Context, open []int32) (left []int32, err error) {
+	groups := map[string][]kube.Resource{}
+	for _, i := range open {
+		plural, group, _ := strings.Cut(x.plan.items[i].name, ".")
+		served, asked := groups[group]
+		if !asked {
+			served, err = x.servedIn(ctx, group)
+			if kube.Code(err) == http.StatusForbidden {
+				x.warn(i, NotEstablished, "whether the target serves it is not known: "+err.Error())
+				continue
+			}
+			if err != nil {
+				return nil, err
+			}
+			groups[group] = served
+		}
+		whole, err := x.whole(ctx, x.plan.items[i].name, served)
+		if err != nil {
+			return nil, err
+		}
+		if !whole {
+			left = append(left, i)
+			continue
+		}
+		x.learn(plural, group, served)
+	}
+	return left, nil
 }
 
 // definitions gives the definitions of the step's round that the target has taken, and says whether some are new.
@@ -121,8 +131,10 @@ func (x *run) definitions(s *Step) (out []int32, made bool) {
 }
 
 // whole says whether the target serves every version that a definition serves. API servers publish the versions of a group one
-// after the other: who looks too early takes an older version for the only one.
-func (x *run) whole(ctx context.Context, name, plural string, served []kube.Resource) (bool, error) {
+// after the other: who looks too early takes an older version for the only one. Where the account that restores may not read the definition,
+// the versions of the archived objects have to do.
+func (x *run) whole(ctx context.Context, name string, served []kube.Resource) (bool, error) {
+	plural, group, _ := strings.Cut(name, ".")
 	serves := func(version string) bool {
 		return slices.ContainsFunc(served, func(r kube.Resource) bool { return r.Resource == plural && (version == "" || r.Version == version) })
 	}
@@ -130,6 +142,11 @@ func (x *run) whole(ctx context.Context, name, plural string, served []kube.Reso
 		return false, nil
 	}
 	live, err := x.get(ctx, "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/"+url.PathEscape(name))
+	if kube.Code(err) == http.StatusForbidden {
+		return !slices.ContainsFunc(x.plan.resources, func(r resource) bool {
+			return r.Group == group && r.Resource == plural && !serves(r.Version)
+		}), nil
+	}
 	if err != nil || live == nil {
 		return false, err
 	}
@@ -166,9 +183,10 @@ func (x *run) learn(plural, group string, served []kube.Resource) {
 	}
 }
 
-// notEstablished says why a definition is not served.
+// notEstablished says why a definition is not served. One that the account may not read is taken as it is served.
 func (x *run) notEstablished(ctx context.Context, i int32) {
 	name := x.plan.items[i].name
+	plural, group, _ := strings.Cut(name, ".")
 	var message strings.Builder
 	message.WriteString("the target does not serve it")
 	live, err := x.get(ctx, "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/"+url.PathEscape(name))
@@ -186,8 +204,14 @@ func (x *run) notEstablished(ctx context.Context, i int32) {
 			}
 		}
 	}
+	if kube.Code(err) == http.StatusForbidden {
+		if served, askErr := x.servedIn(ctx, group); askErr == nil && slices.ContainsFunc(served, func(r kube.Resource) bool { return r.Resource == plural }) {
+			x.learn(plural, group, served)
+			x.warn(i, NotEstablished, "the target does not serve all archived versions; whether it ever will is not known: "+err.Error())
+			return
+		}
+	}
 	x.warn(i, NotEstablished, message.String())
-	plural, group, _ := strings.Cut(name, ".")
 	for n := range x.plan.resources {
 		if r := &x.plan.resources[n]; r.Group == group && r.Resource == plural {
 			x.targets.Store(uint16(n), &target{state: targetNone, reason: NotServed, message: "its CustomResourceDefinition is not established: " + message.String()})
@@ -280,12 +304,15 @@ func (x *run) waitBackends(ctx context.Context, s *Step) error {
 		return err
 	}
 	for poll := 100 * time.Millisecond; ; poll = min(poll*3/2, 2*time.Second) {
-		for b := range users {
+		for b, items := range users {
 			ready, err := x.isReady(ctx, b)
-			if err != nil {
+			switch {
+			case kube.Code(err) == http.StatusForbidden:
+				x.backendNotReady(b, items, "may have no ready endpoints, which the account that restores may not look for")
+				delete(users, b)
+			case err != nil:
 				return err
-			}
-			if ready {
+			case ready:
 				delete(users, b)
 			}
 		}
@@ -304,11 +331,15 @@ func (x *run) waitBackends(ctx context.Context, s *Step) error {
 		why += ", and the target has no node that could run them"
 	}
 	for b, items := range users {
-		for _, i := range items {
-			x.warn(i, BackendNotReady, fmt.Sprintf("service %s/%s %s: requests that need it fail until it has", b.namespace, b.name, why))
-		}
+		x.backendNotReady(b, items, why)
 	}
 	return nil
+}
+
+func (x *run) backendNotReady(b backend, items []int32, why string) {
+	for _, i := range items {
+		x.warn(i, BackendNotReady, fmt.Sprintf("service %s/%s %s: requests that need it fail until it has", b.namespace, b.name, why))
+	}
 }
 
 // backends finds the Services that the round's API services and webhooks name, and who names them.

@@ -99,6 +99,7 @@ type taking struct {
 	handle   string
 	source   plugins.Volume
 	snapshot plugins.Snapshot
+	missed   int // looks in a row that did not see the snapshot
 	copyID   string
 	taken    time.Time
 	err      error
@@ -388,6 +389,9 @@ const (
 	lastPause  = 15 * time.Second
 	// maxBlindLooks is how often in a row a provider may fail to answer, beyond the retries of its own, before its snapshots are given up.
 	maxBlindLooks = 20
+	// maxMissed is how many looks in a row may not see a snapshot: a service may show a new one late ("Eventual consistency" of the EC2 API
+	// Reference).
+	maxMissed = 8
 )
 
 // wait follows the snapshots until each is completed or has failed.
@@ -440,11 +444,14 @@ func update(p plugins.VolumeSnapshotter, states map[string]plugins.Snapshot, err
 		switch {
 		case err != nil:
 			v.fail(ReasonSnapshotFailed, err)
+		case !ok && v.missed < maxMissed:
+			v.missed++
 		case !ok:
 			v.fail(ReasonSnapshotFailed, fmt.Errorf("snapshot %s of %s is gone: somebody deleted it", v.snapshot.ID, v.handle))
 		case s.State == plugins.SnapshotFailed:
 			v.fail(ReasonSnapshotFailed, fmt.Errorf("snapshot %s of %s failed: %s", s.ID, v.handle, s.Message))
 		default:
+			v.missed = 0
 			v.snapshot.State, v.snapshot.Progress = s.State, s.Progress
 		}
 	}

@@ -28,6 +28,9 @@ type Options struct {
 	VolumeName func(name string) string
 	// MadeNew says whether a PersistentVolume of the backup gets new storage of its own. Nil says no.
 	MadeNew func(name string) bool
+	// TakenBy names the claim that has a volume of the target, where that is another one than what the claim of this namespace and name becomes.
+	// Nil says that all are free.
+	TakenBy func(volume, namespace, claim string) string
 	// OtherCluster says that the target is not the cluster that the items come from. What a volume or a snapshot stands for is then the
 	// source's too, which may still be at work with it.
 	OtherCluster bool
@@ -48,6 +51,13 @@ func (o Options) keepsInTree() bool { return o.KeepInTree && o.EBSDriver == "" }
 func (o Options) restored(group, resource, namespace, name string) bool {
 	return name != "" && o.Restored != nil &&
 		o.Restored(plugins.Ref{Group: group, Resource: resource, Namespace: namespace, Name: name})
+}
+
+func (o Options) takenBy(volume, namespace, claim string) string {
+	if volume == "" || o.TakenBy == nil {
+		return ""
+	}
+	return o.TakenBy(volume, namespace, claim)
 }
 
 // overwrites says whether existing objects of the target are changed.

@@ -34,13 +34,20 @@ type options struct {
 	EBSDriver string
 
 	OtherCluster bool
+	Taken        map[string]string // volumes, by their names: the claims that have them
 }
 
 func (o options) actions() actions.Options {
 	return actions.Options{
 		PreserveNodePorts: o.PreserveNodePorts, PreserveClusterIPs: o.PreserveClusterIPs, IncludeControlled: o.IncludeControlled,
 		Policy: v1alpha1.ExistingResourcePolicy(o.Policy), EBSDriver: o.EBSDriver, OtherCluster: o.OtherCluster,
-		Restored:       func(ref plugins.Ref) bool { return contains(o.Restored, ref.String()) },
+		Restored: func(ref plugins.Ref) bool { return contains(o.Restored, ref.String()) },
+		TakenBy: func(volume, namespace, claim string) string {
+			if by := o.Taken[volume]; by != namespace+"/"+claim {
+				return by
+			}
+			return ""
+		},
 		ServiceSelects: func(namespace, name string) bool { return contains(o.Selecting, namespace+"/"+name) },
 	}
 }

@@ -15,7 +15,8 @@ var bindAnnotations = []string{
 	"volume.kubernetes.io/storage-resizer",
 }
 
-// claim binds a claim to its volume by name where that volume is restored or there; else it asks for a new one.
+// claim binds a claim to its volume by name where that volume is restored or there, and no other claim has it; else it asks for a new
+// one.
 func claim(opts Options) plugins.Action {
 	return &rule{
 		name: "PersistentVolumeClaim",
@@ -24,19 +25,25 @@ func claim(opts Options) plugins.Action {
 		apply: func(item *plugins.Item) plugins.Decision {
 			tree.DropAnnotations(item.Object, bindAnnotations...)
 			spec := tree.Map(item.Object, "spec")
+			meta := tree.Map(item.Object, "metadata")
 			name := tree.Text(spec, "volumeName")
 			if called := opts.volumeName(name); called != name {
 				spec["volumeName"] = called
 				return goOn
 			}
-			if opts.restored("", "persistentvolumes", "", name) {
+			taken := opts.takenBy(name, tree.Text(meta, "namespace"), tree.Text(meta, "name"))
+			if taken == "" && opts.restored("", "persistentvolumes", "", name) {
 				return goOn
 			}
 			delete(spec, "volumeName")
 			if dropSource(opts, item, spec) {
 				return goOn
 			}
-			if name != "" && !tree.Has(spec, "dataSource") && !tree.Has(spec, "dataSourceRef") {
+			switch {
+			case name == "", tree.Has(spec, "dataSource"), tree.Has(spec, "dataSourceRef"):
+			case taken != "":
+				item.Remark(ReasonEmptyVolume, "its volume %s is that of the target's claim %s; the claim gets a new, empty one", name, taken)
+			default:
 				item.Remark(ReasonEmptyVolume, "its volume %s is not restored; the claim gets a new, empty one", name)
 			}
 			return goOn

@@ -24,6 +24,8 @@ type Options struct {
 	Dir string
 	// Region is the one of resources that tests make; others exist too, each with its own resources. Empty means eu-west-1.
 	Region string
+	// Home are the home account's credentials, where others are in use already. Empty for made up ones.
+	Home Credentials
 	// Zones are the letters of each region's availability zones. Empty means a, b, c.
 	Zones []string
 	// Now is the clock of all times, delays, expiries and rates; nil means time.Now.
@@ -144,6 +146,9 @@ func (c *Cloud) Account(id string) Credentials {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	creds := Credentials{AccessKeyID: "AKIA" + id, SecretAccessKey: "secret-of-" + id}
+	if id == HomeAccount && c.opts.Home != (Credentials{}) {
+		creds = c.opts.Home
+	}
 	c.accounts[creds.AccessKeyID] = id
 	return creds
 }

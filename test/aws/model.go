@@ -62,6 +62,7 @@ type key struct{ arn, region string }
 
 // VolumeSpec is what CreateVolume makes.
 type VolumeSpec struct {
+	ID         string // empty for one that is made up
 	GiB        int64  // zero means 1
 	Zone       string // empty means the first of the region
 	Type       string // empty means gp3
@@ -78,7 +79,7 @@ func (c *Cloud) CreateVolume(spec VolumeSpec) string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	v := &volume{
-		id: c.id("vol"), region: c.opts.Region, zone: cmp.Or(spec.Zone, c.opts.Region+c.opts.Zones[0]), kind: cmp.Or(spec.Type, "gp3"),
+		id: cmp.Or(spec.ID, c.id("vol")), region: c.opts.Region, zone: cmp.Or(spec.Zone, c.opts.Region+c.opts.Zones[0]), kind: cmp.Or(spec.Type, "gp3"),
 		gib: cmp.Or(spec.GiB, 1), iops: spec.IOPS, throughput: spec.Throughput, keyID: spec.KMSKeyID, encrypted: spec.KMSKeyID != "", multi: spec.Multi,
 		account: HomeAccount, created: c.opts.Now(), tags: maps.Clone(spec.Tags), state: "available",
 	}

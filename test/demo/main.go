@@ -1,8 +1,8 @@
 //go:build unix
 
-// Command demo shows the main job on real servers: it starts an old cluster (blue), a new one (green) and S3 on loopback, installs
-// applications on blue, backs it up, brings a lost namespace back, restores everything into green, and then looks for itself
-// what arrived.
+// Command demo shows the main job on real servers: it starts an old cluster (blue), a new one (green), S3 and a double of EBS on loopback,
+// installs applications on blue, backs it up with the data of its volumes, brings a lost namespace back, restores everything into green, and
+// then looks for itself what arrived.
 package main
 
 import (
@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"kedge.dev/kedge/test/apps"
+	"kedge.dev/kedge/test/aws"
 	"kedge.dev/kedge/test/testbed"
 )
 
@@ -61,6 +62,8 @@ type demo struct {
 	blue, green *testbed.Cluster
 	s3          *testbed.S3
 	bucket      *testbed.Bucket
+	cloud       *aws.Cloud
+	data        map[string]string // digests of the volumes of shop's claims, by claim
 	env         []string
 
 	blueConfig, greenConfig string // kubeconfigs of the account that Kedge runs as
@@ -97,6 +100,9 @@ func (d *demo) start(ctx context.Context, kedge, blueVersion, greenVersion strin
 	if d.bucket, err = d.s3.MakeBucket(ctx, "backups", testbed.Versioned()); err != nil {
 		return err
 	}
+	if err := d.startAWS(); err != nil {
+		return err
+	}
 	if d.blueConfig, err = account(ctx, d.blue); err != nil {
 		return err
 	}
@@ -105,6 +111,7 @@ func (d *demo) start(ctx context.Context, kedge, blueVersion, greenVersion strin
 	}
 	d.env = append(os.Environ(), d.bucket.Env()...)
 	d.env = append(d.env, "KEDGE_LOCAL=true", "KEDGE_CONFIG="+filepath.Join(d.dir, "config.yaml"), "KEDGE_STATE_DIR="+filepath.Join(d.dir, "state"))
+	d.env = append(d.env, "AWS_ENDPOINT_URL_EC2="+d.cloud.Endpoint, "AWS_ENDPOINT_URL_EBS="+d.cloud.Endpoint, "AWS_REGION="+d.cloud.Region())
 	return nil
 }
 
@@ -125,6 +132,9 @@ func (d *demo) stop() {
 	}
 	if d.s3 != nil {
 		d.s3.Stop()
+	}
+	if d.cloud != nil {
+		_ = d.cloud.Close()
 	}
 	if d.dir != "" {
 		_ = os.RemoveAll(d.dir)
@@ -185,8 +195,12 @@ func (d *demo) backUp(ctx context.Context) error {
 	if err := d.run(ctx, "doctor", "--kubeconfig", d.blueConfig); err != nil {
 		return err
 	}
-	d.title("Backing blue up, and checking every byte of the backup")
-	if err := d.run(ctx, "backup", "create", backupName, "--kubeconfig", d.blueConfig); err != nil {
+	d.title("Backing blue up with the data of its EBS volumes, and checking every byte of the backup")
+	spec, err := d.backupSpec()
+	if err != nil {
+		return err
+	}
+	if err := d.run(ctx, "backup", "create", backupName, "-f", spec, "--kubeconfig", d.blueConfig); err != nil {
 		return err
 	}
 	if err := d.run(ctx, "backup", "verify", backupName, "--deep"); err != nil {
@@ -215,7 +229,7 @@ func (d *demo) disaster(ctx context.Context) error {
 		return fmt.Errorf("not back after the restore: %v", missing)
 	}
 	fmt.Printf("\nall %d objects that a person or an operator made in shop are back on blue\n", len(before))
-	return nil
+	return d.checkData(ctx, d.blue)
 }
 
 func (d *demo) migrate(ctx context.Context) error {
@@ -227,5 +241,8 @@ func (d *demo) migrate(ctx context.Context) error {
 	if err := d.run(ctx, "restore", "create", restoreName, "--from-backup", backupName, "--kubeconfig", d.greenConfig); err != nil {
 		return err
 	}
-	return d.run(ctx, "restore", "describe", restoreName)
+	if err := d.run(ctx, "restore", "describe", restoreName); err != nil {
+		return err
+	}
+	return d.checkData(ctx, d.green)
 }

@@ -186,7 +186,7 @@ func TestVolumeSnapshots(t *testing.T) {
 	r := mathrand.New(mathrand.NewPCG(4, 2))
 	machine, _ := w.cloud.CreateInstance("eu-west-1a")
 	data := w.cloud.CreateVolume(aws.VolumeSpec{Instance: machine, Tags: map[string]string{"team": "shop"}})
-	logs := w.cloud.CreateVolume(aws.VolumeSpec{Instance: machine, Type: "gp3", IOPS: 4000})
+	logs := w.cloud.CreateVolume(aws.VolumeSpec{Instance: machine, Type: "gp3", Throughput: 250})
 	spare := w.cloud.CreateVolume(aws.VolumeSpec{})
 	want := map[string][]byte{}
 	for claim, handle := range map[string]string{"data": data, "logs": logs, "spare": spare} {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -35,9 +36,7 @@ func (d *disk) count() int64 { return (d.size + plugins.BlockSize - 1) / plugins
 
 func (d *disk) clone() *disk {
 	c := newDisk(d.size)
-	for i, b := range d.blocks {
-		c.blocks[i] = b // blocks are replaced, never changed
-	}
+	maps.Copy(c.blocks, d.blocks) // blocks are replaced, never changed
 	return c
 }
 
@@ -89,6 +88,8 @@ type target struct {
 	*disk
 	completed int64
 }
+
+func (t *target) SnapshotID() string { return "snap-new" }
 
 func (t *target) Complete(_ context.Context, blocks int64) (plugins.Snapshot, error) {
 	t.completed = blocks

@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -49,11 +52,8 @@ func (h *history) take(t *testing.T, r *repository.Repository, during func() err
 	id := fmt.Sprintf("snap-%d", h.taken)
 	src := &source{disk: h.current.clone(), before: during}
 	req := block.Request{Volume: volume, Snapshot: id}
-	for _, k := range h.kept {
-		if h.rng.IntN(4) > 0 {
-			src.base, src.baseID, req.Base = k.disk, k.copy.Snapshot, &k.copy
-		}
-		break
+	if k := h.any(); k != nil && h.rng.IntN(4) > 0 {
+		src.base, src.baseID, req.Base = k.disk, k.copy.Snapshot, &k.copy
 	}
 	done, err := block.Copy(t.Context(), r, src, req, block.Options{CheckpointEvery: time.Hour})
 	if err != nil {
@@ -62,12 +62,18 @@ func (h *history) take(t *testing.T, r *repository.Repository, during func() err
 	h.kept[id] = &kept{copy: done.Copy, disk: src.disk}
 }
 
+// any is one of the kept copies.
+func (h *history) any() *kept {
+	ids := slices.Sorted(maps.Keys(h.kept))
+	if len(ids) == 0 {
+		return nil
+	}
+	return h.kept[ids[h.rng.IntN(len(ids))]]
+}
+
 func (h *history) forgetOne() {
-	for id := range h.kept {
-		if len(h.kept) > 1 {
-			delete(h.kept, id)
-		}
-		return
+	if len(h.kept) > 1 {
+		delete(h.kept, h.any().copy.Snapshot)
 	}
 }
 
@@ -119,7 +125,10 @@ func TestMaintenanceKeeps(t *testing.T) {
 			case 1:
 				h.take(t, open(t, h.store, clock.Now), nil)
 			case 2:
-				h.take(t, old, func() error { // a slow copy, and the base may go meanwhile
+				var one sync.Mutex
+				h.take(t, old, func() error { // a slow copy, and maintenance meanwhile
+					one.Lock()
+					defer one.Unlock()
 					clock.Advance(time.Duration(rng.IntN(90)) * time.Minute)
 					if rng.IntN(2) == 0 {
 						return nil

@@ -326,7 +326,7 @@ func TestKopia(t *testing.T) {
 func read(t *testing.T, top fs.Entry, path string) []byte {
 	t.Helper()
 	entry := top
-	for _, name := range strings.Split(path, "/") {
+	for name := range strings.SplitSeq(path, "/") {
 		var err error
 		if entry, err = entry.(fs.Directory).Child(t.Context(), name); err != nil {
 			t.Fatal(err)
