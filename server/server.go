@@ -152,7 +152,9 @@ func controllers(mgr manager.Manager, opts Options, seen *metrics.Recorder) erro
 		(&retention.Reconciler{
 			Client: mgr.GetClient(), Registry: registry, ClusterUID: cluster, Events: recorder, Metrics: seen, Now: opts.Now,
 		}).SetupWithManager(mgr),
-		(&upkeep.Reconciler{Client: mgr.GetClient(), Registry: registry, Metrics: seen, Now: opts.Now}).SetupWithManager(mgr),
+		(&upkeep.Reconciler{
+			Client: mgr.GetClient(), Registry: registry, ClusterUID: cluster, Events: recorder, Metrics: seen, Now: opts.Now,
+		}).SetupWithManager(mgr),
 		(&schedule.Reconciler{
 			Client: mgr.GetClient(), Events: recorder, ClusterUID: cluster, RequireServiceAccount: opts.RequireServiceAccount, Now: opts.Now,
 		}).SetupWithManager(mgr),

@@ -19,6 +19,7 @@ func (a *app) volumeCommand() *cobra.Command {
 "kedge restore create" brings claims back with it; these commands are for the data alone.`,
 		a.volumeListCommand(),
 		a.volumeRestoreCommand(),
+		a.volumeOrphansCommand(),
 	)
 	cmd.Aliases = []string{"volumes"}
 	return cmd

@@ -1,4 +1,5 @@
-// Package upkeep looks after what backups of volumes leave behind: it maintains the repositories of volume copies.
+// Package upkeep looks after what backups of volumes leave behind: it maintains the repositories of volume copies, and finds and removes what
+// nothing needs any more.
 package upkeep
 
 import (
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/events"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -18,6 +20,7 @@ import (
 
 	"kedge.dev/kedge/api/v1alpha1"
 	"kedge.dev/kedge/backup/volumes"
+	"kedge.dev/kedge/plugins"
 	"kedge.dev/kedge/server/location"
 	"kedge.dev/kedge/server/metrics"
 	"kedge.dev/kedge/server/outcome"
@@ -43,6 +46,11 @@ const defaultPeriod = time.Hour
 type Reconciler struct {
 	Client   client.Client
 	Registry *location.Registry
+	// ClusterUID gives the uid by which the cluster is known, that of its kube-system namespace.
+	ClusterUID func(ctx context.Context) (string, error)
+	Events     events.EventRecorder
+	// Providers know the volumes of the cluster; nil means location.VolumeProviders.
+	Providers func(ctx context.Context, spec *v1alpha1.BackupStorageLocationSpec) ([]plugins.VolumeProvider, error)
 	// Metrics counts what fails; nil does not.
 	Metrics *metrics.Recorder
 	// Period is the time between two looks; zero means an hour.
@@ -91,6 +99,19 @@ func (r *Reconciler) look(ctx context.Context, object *v1alpha1.BackupStorageLoc
 	if err != nil {
 		return nil, err
 	}
+	done, err := r.maintain(ctx, place)
+	used, sweepErr := r.sweep(ctx, object, place)
+	if err := errors.Join(err, sweepErr); err != nil {
+		return nil, err
+	}
+	if done == nil && !used {
+		return nil, nil
+	}
+	return condition(done), nil
+}
+
+// maintain maintains the repository of copies; nil says that there is none.
+func (r *Reconciler) maintain(ctx context.Context, place *location.Place) (*volumes.Maintained, error) {
 	maintenance, err := place.Maintenance(ctx)
 	if err != nil || maintenance == nil {
 		return nil, err
@@ -100,12 +121,16 @@ func (r *Reconciler) look(ctx context.Context, object *v1alpha1.BackupStorageLoc
 		return nil, err
 	}
 	log.FromContext(ctx).Info("maintained the repository of volume copies", "mode", done.Mode, "kept", done.Kept, "forgotten", done.Forgotten, "checkpoints", done.Checkpoints)
-	return condition(&done), nil
+	return &done, nil
 }
 
-// condition sums a maintenance up.
+// condition sums up what was done.
 func condition(done *volumes.Maintained) *status.Condition {
-	c := &status.Condition{Type: Maintained, Status: metav1.ConditionTrue, Reason: ReasonDone, Message: fmt.Sprintf("%d copies of volumes are kept.", done.Kept)}
+	c := &status.Condition{Type: Maintained, Status: metav1.ConditionTrue, Reason: ReasonDone, Message: "No snapshot is orphaned."}
+	if done == nil {
+		return c
+	}
+	c.Message += fmt.Sprintf(" %d copies of volumes are kept.", done.Kept)
 	if done.Unsure != nil {
 		c.Status, c.Reason = metav1.ConditionFalse, ReasonCopiesUnknown
 		c.Message += fmt.Sprintf(" None is forgotten, since it is not known which ones backups name: %v", done.Unsure)
