@@ -38,7 +38,7 @@ func (a *app) openPlace(ctx context.Context, c *config, name string) (*place, er
 		return nil, codeError(exitRefused, fmt.Errorf("open location %s: the bucket says that its key is %s, the configuration says %s", object.Name, opened.PublicKey(), pinned),
 			"somebody replaced what is in the bucket, or it is another bucket; if that is meant, delete the location here and add it again")
 	}
-	opened = opened.WithElsewhere(location.RemoveSnapshots(&object.Spec, opened.ID()))
+	opened = opened.WithElsewhere(location.RemoveSnapshots(&object.Spec, nil, opened.ID()))
 	return &place{config: c, object: object, store: store, location: opened}, nil
 }
 

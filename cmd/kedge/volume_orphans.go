@@ -86,7 +86,7 @@ type orphanRow struct {
 }
 
 func (a *app) orphans(ctx context.Context, out *outputFlag, p *place, flags orphanFlags) error {
-	providers, err := location.VolumeProviders(ctx, &p.object.Spec)
+	providers, err := location.VolumeProviders(ctx, &p.object.Spec, nil)
 	if err != nil {
 		return fmt.Errorf("find orphans: %w", err)
 	}

@@ -9,6 +9,7 @@ import (
 	"kedge.dev/kedge/backup/archive"
 	"kedge.dev/kedge/backup/volumes"
 	"kedge.dev/kedge/internal/awsconf"
+	"kedge.dev/kedge/internal/gate"
 	"kedge.dev/kedge/plugins"
 	"kedge.dev/kedge/plugins/ebs"
 	"kedge.dev/kedge/plugins/file"
@@ -16,17 +17,17 @@ import (
 )
 
 // RestoreProviders are those that a restore of the backup needs: none where it makes no volumes.
-func RestoreProviders(ctx context.Context, spec *v1alpha1.BackupStorageLocationSpec, backup *archive.Record, what v1alpha1.VolumeRestore) ([]plugins.VolumeProvider, error) {
+func RestoreProviders(ctx context.Context, spec *v1alpha1.BackupStorageLocationSpec, pass *gate.Gate, backup *archive.Record, what v1alpha1.VolumeRestore) ([]plugins.VolumeProvider, error) {
 	if backup.Counts.Volumes == 0 || what == v1alpha1.VolumesKeep {
 		return nil, nil
 	}
-	return VolumeProviders(ctx, spec)
+	return VolumeProviders(ctx, spec, pass)
 }
 
 // RemoveSnapshots is what a location removes of a deleted backup elsewhere: the snapshots that were made for it.
-func RemoveSnapshots(spec *v1alpha1.BackupStorageLocationSpec, id string) archive.Elsewhere {
+func RemoveSnapshots(spec *v1alpha1.BackupStorageLocationSpec, pass *gate.Gate, id string) archive.Elsewhere {
 	return func(ctx context.Context, uid string) error {
-		providers, err := VolumeProviders(ctx, spec)
+		providers, err := VolumeProviders(ctx, spec, pass)
 		if err != nil {
 			return err
 		}
@@ -43,6 +44,16 @@ func Repository(ctx context.Context, store plugins.ObjectStore, keys *archive.Ke
 		create.Layout = repository.LayoutFolder
 	}
 	return repository.Connect(ctx, store, seal, create, opts)
+}
+
+// VolumeProviders are those of the cluster that the server works for.
+func (p *Place) VolumeProviders(ctx context.Context) ([]plugins.VolumeProvider, error) {
+	return VolumeProviders(ctx, &p.Object.Spec, p.registry.Gate)
+}
+
+// RestoreProviders are those that a restore of the backup needs.
+func (p *Place) RestoreProviders(ctx context.Context, backup *archive.Record, what v1alpha1.VolumeRestore) ([]plugins.VolumeProvider, error) {
+	return RestoreProviders(ctx, &p.Object.Spec, p.registry.Gate, backup, what)
 }
 
 // Repository opens the place's repository of volume copies. Who opens it closes it.
@@ -70,8 +81,8 @@ func (p *Place) Maintenance(ctx context.Context) (*volumes.Maintenance, error) {
 }
 
 // VolumeProviders are those of the cluster that this process works for. AWS is reached with the SDK's default chain, in the chain's
-// region; where it has none, in the region of the location's bucket. The network is asked for nothing but a region.
-func VolumeProviders(ctx context.Context, spec *v1alpha1.BackupStorageLocationSpec) ([]plugins.VolumeProvider, error) {
+// region; where it has none, in the region of the location's bucket. The network is asked for nothing but a region. Calls pass the gate; nil is always open.
+func VolumeProviders(ctx context.Context, spec *v1alpha1.BackupStorageLocationSpec, pass *gate.Gate) ([]plugins.VolumeProvider, error) {
 	cfg, err := awsconf.Load(ctx, awsconf.Options{AskInstance: true})
 	if err != nil {
 		return nil, fmt.Errorf("configure AWS for volumes: %w", err)
@@ -79,6 +90,7 @@ func VolumeProviders(ctx context.Context, spec *v1alpha1.BackupStorageLocationSp
 	if cfg.Region == "" && spec.S3 != nil {
 		cfg.Region = spec.S3.Region
 	}
+	cfg.HTTPClient = awsconf.Gated(cfg.HTTPClient, pass)
 	provider, err := ebs.New(cfg, ebs.Options{})
 	if err != nil {
 		return nil, err

@@ -49,8 +49,8 @@ type Reconciler struct {
 	// ClusterUID gives the uid by which the cluster is known, that of its kube-system namespace.
 	ClusterUID func(ctx context.Context) (string, error)
 	Events     events.EventRecorder
-	// Providers know the volumes of the cluster; nil means location.VolumeProviders.
-	Providers func(ctx context.Context, spec *v1alpha1.BackupStorageLocationSpec) ([]plugins.VolumeProvider, error)
+	// Providers know the volumes of the cluster; nil means the place's.
+	Providers func(ctx context.Context, place *location.Place) ([]plugins.VolumeProvider, error)
 	// Metrics counts what fails; nil does not.
 	Metrics *metrics.Recorder
 	// Period is the time between two looks; zero means an hour.

@@ -27,7 +27,7 @@ func (r *Reconciler) sweep(ctx context.Context, object *v1alpha1.BackupStorageLo
 	if err != nil || !used {
 		return used, err
 	}
-	providers, err := r.providers(ctx, &place.Object.Spec)
+	providers, err := r.providers(ctx, place)
 	if err != nil {
 		return true, err
 	}
@@ -52,11 +52,11 @@ func (r *Reconciler) sweep(ctx context.Context, object *v1alpha1.BackupStorageLo
 	return true, errors.Join(failed...)
 }
 
-func (r *Reconciler) providers(ctx context.Context, spec *v1alpha1.BackupStorageLocationSpec) ([]plugins.VolumeProvider, error) {
+func (r *Reconciler) providers(ctx context.Context, place *location.Place) ([]plugins.VolumeProvider, error) {
 	if r.Providers != nil {
-		return r.Providers(ctx, spec)
+		return r.Providers(ctx, place)
 	}
-	return location.VolumeProviders(ctx, spec)
+	return place.VolumeProviders(ctx)
 }
 
 // underWay gives the uids of backups and restores that are not over, and says whether this cluster has, or asks for, any data of volumes: who does
