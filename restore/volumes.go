@@ -208,7 +208,9 @@ func (x *run) makeVolume(ctx context.Context, p *prepared, row archive.Volume, c
 	pv.Name = p.to.Name
 	made, err := x.filling.filler.Fill(ctx, volumes.Request{
 		Token: x.plan.Request.UID + "/" + row.Volume, Row: row,
-		Tags: map[string]string{volumes.TagRestore: x.plan.Request.Name, volumes.TagUID: x.plan.Request.UID, volumes.TagClaim: claim},
+		Tags: map[string]string{
+			volumes.TagRestore: x.plan.Request.Name, volumes.TagUID: x.plan.Request.UID, volumes.TagCluster: x.plan.Target.UID, volumes.TagClaim: claim,
+		},
 	}, &pv)
 	if err != nil {
 		return made, err

@@ -43,6 +43,7 @@ import (
 	"kedge.dev/kedge/server/restore"
 	"kedge.dev/kedge/server/retention"
 	"kedge.dev/kedge/server/schedule"
+	"kedge.dev/kedge/server/upkeep"
 )
 
 // Options say how a server runs. Namespace, SpoolDir, Log and Now are needed.
@@ -177,6 +178,9 @@ func controllers(mgr manager.Manager, opts Options, seen *metrics.Recorder, pass
 	return errors.Join(
 		(&location.Reconciler{Client: mgr.GetClient(), Registry: registry, Metrics: seen, Now: opts.Now}).SetupWithManager(mgr),
 		(&retention.Reconciler{
+			Client: mgr.GetClient(), Registry: registry, ClusterUID: cluster, Events: recorder, Metrics: seen, Now: opts.Now,
+		}).SetupWithManager(mgr),
+		(&upkeep.Reconciler{
 			Client: mgr.GetClient(), Registry: registry, ClusterUID: cluster, Events: recorder, Metrics: seen, Now: opts.Now,
 		}).SetupWithManager(mgr),
 		(&schedule.Reconciler{

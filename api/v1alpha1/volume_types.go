@@ -52,7 +52,8 @@ type VolumePolicy struct {
 	// LabelSelector is for the labels of the claim.
 	// +optional
 	LabelSelector *metav1.LabelSelector `json:"labelSelector,omitempty"`
-	// MinSize and MaxSize bound the capacity of the volume; both are inclusive.
+	// MinSize and MaxSize bound the capacity of the volume; both are inclusive. That the one is not larger is checked when a backup begins: an API
+	// server estimates a rule about quantities to cost more than it allows for a list.
 	// +optional
 	MinSize *resource.Quantity `json:"minSize,omitempty"`
 	// +optional

@@ -59,13 +59,22 @@ func (a *app) unlock(ctx context.Context, p *place) (*archive.Keys, error) {
 	return keys, nil
 }
 
-// openRepository opens the repository of volume copies of a location, without a cache: a command uses it once.
+// openRepository opens the repository of volume copies of a location, and makes it where there is none, without a cache: a command uses it once.
 func (a *app) openRepository(ctx context.Context, p *place) (*repository.Repository, error) {
+	return a.repository(ctx, p, p.object.Spec.ReadOnly)
+}
+
+// readRepository opens the repository of volume copies of a location for reading.
+func (a *app) readRepository(ctx context.Context, p *place) (*repository.Repository, error) {
+	return a.repository(ctx, p, true)
+}
+
+func (a *app) repository(ctx context.Context, p *place, readOnly bool) (*repository.Repository, error) {
 	keys, err := a.unlock(ctx, p)
 	if err != nil {
 		return nil, err
 	}
-	return location.Repository(ctx, p.store, keys, repository.Options{Now: a.env.Now, ReadOnly: p.object.Spec.ReadOnly})
+	return location.Repository(ctx, p.store, keys, repository.Options{Now: a.env.Now, ReadOnly: readOnly})
 }
 
 // unlockIfPossible is unlock for commands that can do a part of their work without keys; it gives nil where there are none.

@@ -22,6 +22,7 @@ import (
 
 	"kedge.dev/kedge/api/v1alpha1"
 	"kedge.dev/kedge/backup/archive"
+	"kedge.dev/kedge/backup/volumes"
 	"kedge.dev/kedge/internal/gate"
 	"kedge.dev/kedge/plugins"
 	"kedge.dev/kedge/plugins/decorate"
@@ -65,6 +66,7 @@ type Place struct {
 
 	registry *Registry
 	listing  listing
+	named    volumes.Named // the copies that backups name
 
 	keysMu sync.Mutex
 	keys   *archive.Keys

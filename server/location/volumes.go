@@ -12,6 +12,7 @@ import (
 	"kedge.dev/kedge/internal/gate"
 	"kedge.dev/kedge/plugins"
 	"kedge.dev/kedge/plugins/ebs"
+	"kedge.dev/kedge/plugins/file"
 	"kedge.dev/kedge/volume/repository"
 )
 
@@ -38,7 +39,11 @@ func RemoveSnapshots(spec *v1alpha1.BackupStorageLocationSpec, pass *gate.Gate, 
 // dir; "" keeps none. Opening needs the location's private key.
 func Repository(ctx context.Context, store plugins.ObjectStore, keys *archive.Keys, opts repository.Options) (*repository.Repository, error) {
 	seal := repository.Keys{Random: rand.Reader, Seal: keys.Seal, Open: keys.Open}
-	return repository.Connect(ctx, store, seal, repository.CreateOptions{}, opts)
+	var create repository.CreateOptions
+	if _, folder := plugins.As[*file.Store](store); folder {
+		create.Layout = repository.LayoutFolder
+	}
+	return repository.Connect(ctx, store, seal, create, opts)
 }
 
 // VolumeProviders are those of the cluster that the server works for.
@@ -58,6 +63,21 @@ func (p *Place) Repository(ctx context.Context) (*repository.Repository, error) 
 		return nil, err
 	}
 	return Repository(ctx, p.Store, keys, repository.Options{Now: p.registry.Now, ReadOnly: p.Object.Spec.ReadOnly})
+}
+
+// Maintenance is that of the place's repository of volume copies; nil where the location has none, or may not be written.
+func (p *Place) Maintenance(ctx context.Context) (*volumes.Maintenance, error) {
+	if p.Object.Spec.ReadOnly {
+		return nil, nil
+	}
+	if there, err := repository.Exists(ctx, p.Store); err != nil || !there {
+		return nil, err
+	}
+	keys, err := p.Keys(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &volumes.Maintenance{Location: p.Archive, Keys: keys, Entries: p.Entries, Named: &p.named, Repository: p.Repository}, nil
 }
 
 // VolumeProviders are those of the cluster that this process works for. AWS is reached with the SDK's default chain, in the chain's
