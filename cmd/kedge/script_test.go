@@ -107,7 +107,7 @@ var scriptCommands = map[string]func(*testscript.TestScript, bool, []string){
 			}))
 		}
 	},
-	// field VARIABLE NAME FILE sets a variable to a field of the JSON object in a file.
+	// jsonfield VARIABLE NAME FILE sets a variable to a field of the JSON object in a file.
 	"jsonfield": func(ts *testscript.TestScript, _ bool, args []string) {
 		var object map[string]any
 		ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[2])), &object))
