@@ -29,6 +29,9 @@ var ErrNothingRead = errors.New("no resource could be read")
 // Engine makes backups of one cluster into one location. Kube, Open, SpoolDir, Now and Rand are needed; the rest has defaults.
 type Engine struct {
 	Kube *kube.Client
+	// Look is who reads which cluster it is, and which APIs it has; nil is Kube. It is another where Kube is an account that may do no more
+	// than it must. What is in the cluster is read by Kube alone.
+	Look *kube.Client
 	// Open opens the location that backups go to, and may refuse the backup. Run calls it once, while the cluster is discovered. At
 	// gives one that is open.
 	Open    func(context.Context) (*archive.Location, error)
@@ -116,7 +119,7 @@ func (e *Engine) Run(ctx context.Context, req Request) (*archive.Record, error) 
 	}
 	location, first, err := p.begin(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("back up %s: %w", req.Name, err)
+		return nil, err
 	}
 	record, err := location.Write(ctx, opts, func(ctx context.Context, w *archive.Writer) (*archive.Summary, error) {
 		result, err := p.read(ctx, &writerSink{w}, first)
@@ -147,16 +150,21 @@ func At(location *archive.Location) func(context.Context) (*archive.Location, er
 	return func(context.Context) (*archive.Location, error) { return location, nil }
 }
 
-// begin opens the location and discovers the cluster at the same time: neither needs the other, and each is a few round trips.
+// begin opens the location and discovers the cluster at the same time: neither needs the other, and each is a few round trips. Where both
+// fail, the location's error counts, so that errors do not depend on which was quicker; it is whole already.
 func (p *pass) begin(ctx context.Context) (location *archive.Location, first *reading, err error) {
 	first = newReading(p)
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() (err error) {
-		location, err = p.Open(ctx)
-		return err
-	})
-	g.Go(func() error { return first.explore(ctx) })
-	err = g.Wait()
+	exploring, stop := context.WithCancel(ctx)
+	defer stop()
+	var g errgroup.Group
+	g.Go(func() error { return first.explore(exploring) })
+	if location, err = p.Open(ctx); err != nil {
+		stop()
+	}
+	exploreErr := g.Wait()
+	if err == nil && exploreErr != nil {
+		err = fmt.Errorf("back up %s: %w", p.req.Name, exploreErr)
+	}
 	return location, first, err
 }
 

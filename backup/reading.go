@@ -188,12 +188,16 @@ func (r *reading) discoverOnce(ctx context.Context) error {
 	clear(r.definitions)
 	clear(r.storageVersions)
 	g, gctx := errgroup.WithContext(ctx)
+	look := r.Look
+	if look == nil {
+		look = r.Kube
+	}
 	g.Go(func() (err error) {
-		r.discovery, err = r.Kube.Discover(gctx)
+		r.discovery, err = look.Discover(gctx)
 		return err
 	})
 	g.Go(func() (err error) {
-		r.cluster.UID, err = r.Kube.ClusterUID(gctx)
+		r.cluster.UID, err = look.ClusterUID(gctx)
 		return err
 	})
 	g.Go(func() error { return r.readDefinitions(gctx) })

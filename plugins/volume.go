@@ -38,6 +38,8 @@ type Volume struct {
 	// Attributes are what a new volume needs to be like this one, in the provider's words: type, iops, throughput, kmsKeyId, encrypted.
 	Attributes map[string]string `json:"attributes,omitempty"`
 	Tags       map[string]string `json:"tags,omitempty"`
+	// Created is when it was made, by the service's clock; zero where the service does not say. Archives do not hold it.
+	Created time.Time `json:"-"`
 }
 
 // SnapshotState is how far a snapshot is.
@@ -108,6 +110,8 @@ type VolumeSnapshotter interface {
 	DeleteSnapshot(ctx context.Context, id string) error
 	// CreateVolume makes a volume and returns when it can be used.
 	CreateVolume(ctx context.Context, req VolumeRequest) (Volume, error)
+	// FindVolumes gives the volumes that have all of the tags; at least one tag is needed.
+	FindVolumes(ctx context.Context, tags map[string]string) ([]Volume, error)
 	// DeleteVolume removes a volume that CreateVolume made and nobody uses; it refuses any other. Removing what is not there succeeds.
 	DeleteVolume(ctx context.Context, handle string) error
 }

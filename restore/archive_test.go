@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -171,5 +172,22 @@ func TestDamagedArchive(t *testing.T) {
 	}
 	if _, err := c.Do(t.Context(), kube.Request{Path: "/api/v1/namespaces/damaged-0"}); kube.Code(err) != 404 {
 		t.Errorf("something was written: %v", err)
+	}
+}
+
+// TestKeepOnce keeps the report of a restore that two processes bring to its end: the first counts, and the second has succeeded too.
+func TestKeepOnce(t *testing.T) {
+	location, keys, _, _ := archiveOf(t, mixed(t, "once", 10))
+	for _, message := range []string{"first", "second"} {
+		if err := KeepOnce(t.Context(), location, &Report{Name: "once", UID: "uid", Message: message}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var kept []string
+	if err := Reports(t.Context(), location, keys, "once", func(r *Report) error { kept = append(kept, r.Message); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(kept, []string{"first"}) {
+		t.Errorf("kept are %q", kept)
 	}
 }

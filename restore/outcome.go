@@ -17,6 +17,9 @@ type result struct {
 
 // finishPrepared notes the outcome of an object together with the remarks that its preparation left.
 func (x *run) finishPrepared(ctx context.Context, p *prepared, r result) error {
+	if r.outcome == Created && p.filled != "" {
+		r.reason, r.message = VolumeFilled, p.filled
+	}
 	return x.finish(ctx, p.index, r, p.remarks...)
 }
 

@@ -179,7 +179,7 @@ func checkPolicies(s *v1alpha1.RestoreSpec) error {
 		s.ExistingResourcePolicy = v1alpha1.PolicySkip
 	case v1alpha1.PolicySkip, v1alpha1.PolicyUpdate, v1alpha1.PolicyRecreate, v1alpha1.PolicyFail:
 	default:
-		return fmt.Errorf("spec.existingResourcePolicy: %q is none of Skip, Update, Recreate, Fail", s.ExistingResourcePolicy)
+		return fmt.Errorf("spec.existingResourcePolicy: %q is not one of Skip, Update, Recreate, Fail", s.ExistingResourcePolicy)
 	}
 	switch s.UpdateMode {
 	case "":

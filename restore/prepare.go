@@ -28,6 +28,7 @@ type prepared struct {
 	// strict asks the target to refuse fields that it does not know, where nothing else would tell that they are lost.
 	strict  bool
 	remarks []plugins.Remark
+	filled  string // which volume was made for it, and of what
 }
 
 // path is the object's URL path, collection that of its kind in its namespace.

@@ -21,6 +21,16 @@ type ReportSink interface {
 	PutReport(ctx context.Context, r *Report) error
 }
 
+// KeepOnce keeps the report of a restore that comes to its end once, beside the backups as ToLocation does. One that is there already stays, and is
+// success: it was written by a process that was killed, or lost its lease, before it could tell.
+func KeepOnce(ctx context.Context, l *archive.Location, r *Report) error {
+	err := locationReports{l}.put(ctx, r, 1)
+	if errors.Is(err, plugins.ErrExists) {
+		return nil
+	}
+	return err
+}
+
 // ToLocation keeps reports beside the backups, encrypted to the location's key, where its bucket may be written:
 // restores/<name>/<uid>/report.json.zst.age. Each later run of the same restore adds a file, report-2, report-3, and so on:
 // nothing in a location is overwritten.
@@ -43,6 +53,11 @@ func reportKey(name, uid string, run int) string {
 }
 
 func (s locationReports) PutReport(ctx context.Context, r *Report) error {
+	return s.put(ctx, r, maxRuns)
+}
+
+// put writes the report under the first name that is free, of so many.
+func (s locationReports) put(ctx context.Context, r *Report, names int) error {
 	recipient, err := age.ParseX25519Recipient(s.l.PublicKey())
 	if err != nil {
 		return fmt.Errorf("write the report of restore %s: %w", r.Name, err)
@@ -51,7 +66,7 @@ func (s locationReports) PutReport(ctx context.Context, r *Report) error {
 	if err := sealReport(&sealed, r, recipient); err != nil {
 		return fmt.Errorf("write the report of restore %s: %w", r.Name, err)
 	}
-	for run := 1; run <= maxRuns; run++ {
+	for run := 1; run <= names; run++ {
 		_, err = s.l.Store().Put(ctx, reportKey(r.Name, r.UID, run), bytes.NewReader(sealed.Bytes()), plugins.PutOptions{IfNoneMatch: true})
 		if !errors.Is(err, plugins.ErrExists) {
 			break

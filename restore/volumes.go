@@ -185,7 +185,7 @@ func (x *run) fill(ctx context.Context, p *prepared, row archive.Volume) error {
 	if row.CopyKind == files.Kind {
 		verb = "has the files of"
 	}
-	p.remarks = append(p.remarks, plugins.Remark{Reason: string(VolumeFilled), Message: fmt.Sprintf("%s %s %s, the state of %s", made.Handle, verb, from, row.Taken.Format("2006-01-02 15:04:05 MST"))})
+	p.filled = fmt.Sprintf("%s %s %s, the state of %s", made.Handle, verb, from, row.Taken.Format("2006-01-02 15:04:05 MST"))
 	return x.create(ctx, p)
 }
 
@@ -227,7 +227,9 @@ func (x *run) makeVolume(ctx context.Context, p *prepared, row archive.Volume, c
 	pv.Name = p.to.Name
 	made, err := x.filling.filler.Fill(ctx, volumes.Request{
 		Token: x.plan.Request.UID + "/" + row.Volume, Row: row,
-		Tags: map[string]string{volumes.TagRestore: x.plan.Request.Name, volumes.TagUID: x.plan.Request.UID, volumes.TagClaim: claim},
+		Tags: map[string]string{
+			volumes.TagRestore: x.plan.Request.Name, volumes.TagUID: x.plan.Request.UID, volumes.TagCluster: x.plan.Target.UID, volumes.TagClaim: claim,
+		},
 	}, &pv)
 	if err != nil {
 		return made, err

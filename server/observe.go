@@ -13,6 +13,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
 
+	"kedge.dev/kedge/internal/gate"
 	"kedge.dev/kedge/server/health"
 	"kedge.dev/kedge/server/metrics"
 	"kedge.dev/kedge/server/notify"
@@ -23,7 +24,7 @@ const hangsAfter = 15 * time.Minute
 
 // observe sets up how the server is seen from outside: metrics, probes and notifications. What it gives counts what the controllers do; it is to
 // be closed when the server has ended.
-func observe(ctx context.Context, mgr manager.Manager, opts Options) (*metrics.Recorder, error) {
+func observe(ctx context.Context, mgr manager.Manager, opts Options, pass *gate.Gate) (*metrics.Recorder, error) {
 	own := metrics.OwnCluster(mgr.GetAPIReader())
 	registry, random := opts.Metrics, opts.Rand
 	if registry == nil {
@@ -48,7 +49,7 @@ func observe(ctx context.Context, mgr manager.Manager, opts Options) (*metrics.R
 	if opts.Notifications != nil {
 		err = errors.Join(err, notify.New(notify.Options{
 			Client: mgr.GetClient(), Config: opts.Notifications, OwnCluster: own, ClusterName: opts.ClusterName,
-			UserAgent: "kedge/" + opts.Version, Metrics: recorder, Now: opts.Now, Rand: fraction(random),
+			UserAgent: "kedge/" + opts.Version, Metrics: recorder, Gate: pass, Now: opts.Now, Rand: fraction(random),
 		}).SetupWithManager(mgr))
 	}
 	if err != nil {

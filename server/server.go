@@ -29,11 +29,13 @@ import (
 
 	"kedge.dev/kedge/api/v1alpha1"
 	"kedge.dev/kedge/backup/archive"
+	"kedge.dev/kedge/internal/gate"
 	"kedge.dev/kedge/internal/kube"
 	enginerestore "kedge.dev/kedge/restore"
 	"kedge.dev/kedge/server/backup"
 	"kedge.dev/kedge/server/deletion"
 	"kedge.dev/kedge/server/download"
+	"kedge.dev/kedge/server/lease"
 	"kedge.dev/kedge/server/location"
 	"kedge.dev/kedge/server/metrics"
 	"kedge.dev/kedge/server/notify"
@@ -41,6 +43,7 @@ import (
 	"kedge.dev/kedge/server/restore"
 	"kedge.dev/kedge/server/retention"
 	"kedge.dev/kedge/server/schedule"
+	"kedge.dev/kedge/server/upkeep"
 	"kedge.dev/kedge/volume/mover"
 )
 
@@ -56,7 +59,7 @@ type Options struct {
 	MetricsAddress, HealthAddress string
 	// LeaderElection lets only one of several servers work. Without it there must be one only.
 	LeaderElection bool
-	// LeaseDuration is how long a leader that is not heard of stays the leader. Zero means 15 seconds.
+	// LeaseDuration is how long a leader that is not heard of stays the leader, in whole seconds. Zero means 15 of them.
 	LeaseDuration time.Duration
 	// RequireServiceAccount refuses backups, restores and schedules that name no account to act as.
 	RequireServiceAccount bool
@@ -73,6 +76,8 @@ type Options struct {
 	Notifications *notify.Config
 	// Metrics is where the server's metrics are registered: controller-runtime's registry, for them to be served. Nil is a registry of its own.
 	Metrics prometheus.Registerer
+	// Identity names this process in the Lease; no other's is equal. Empty means one that is made up.
+	Identity string
 	// Rand spreads the server's waits; nil means crypto/rand.
 	Rand io.Reader
 	Log  logr.Logger
@@ -87,19 +92,26 @@ func Run(ctx context.Context, cfg *rest.Config, opts Options) error {
 	}
 	cfg = rest.CopyConfig(cfg)
 	cfg.QPS = -1 // the server's own priority and fairness sets the pace
-	mgr, err := ctrl.NewManager(cfg, managerOptions(scheme, opts))
+	managed := managerOptions(scheme, opts)
+	pass, err := elect(cfg, opts, &managed)
+	if err != nil {
+		return err
+	}
+	defer pass.Shut("it has ended")
+	cfg.Wrap(pass.Transport)
+	mgr, err := ctrl.NewManager(cfg, managed)
 	if err != nil {
 		return fmt.Errorf("make the server: %w", err)
 	}
 	if err := checks(mgr); err != nil {
 		return err
 	}
-	seen, err := observe(ctx, mgr, opts)
+	seen, err := observe(ctx, mgr, opts, pass)
 	if err != nil {
 		return err
 	}
 	defer seen.Close()
-	if err := controllers(mgr, opts, seen); err != nil {
+	if err := controllers(mgr, opts, seen, pass); err != nil {
 		return err
 	}
 	if err := mgr.Start(ctx); err != nil {
@@ -117,22 +129,39 @@ func newScheme() (*runtime.Scheme, error) {
 }
 
 func managerOptions(scheme *runtime.Scheme, opts Options) ctrl.Options {
-	lease := opts.LeaseDuration
-	if lease == 0 {
-		lease = 15 * time.Second
-	}
-	renew, retry := lease*2/3, lease/7
 	return ctrl.Options{
 		Scheme: scheme, Logger: opts.Log,
 		Cache:   cache.Options{DefaultNamespaces: map[string]cache.Config{opts.Namespace: {}}, DefaultTransform: cache.TransformStripManagedFields()},
 		Client:  client.Options{Cache: &client.CacheOptions{DisableFor: []client.Object{&corev1.Secret{}}}},
 		Metrics: metricsserver.Options{BindAddress: opts.MetricsAddress}, HealthProbeBindAddress: opts.HealthAddress,
-		LeaderElection: opts.LeaderElection, LeaderElectionID: "kedge-server", LeaderElectionNamespace: opts.Namespace,
-		// A server that stops gives its lease away, after its work has ended.
-		LeaderElectionReleaseOnCancel: true,
-		LeaseDuration:                 &lease, RenewDeadline: &renew, RetryPeriod: &retry,
 		Controller: config.Controller{SkipNameValidation: new(true)}, // tests run several servers in one process
 	}
+}
+
+// elect sets the election up, and gives the gate that everything the leader does passes; nil, which is open, where there is no election.
+func elect(cfg *rest.Config, opts Options, managed *ctrl.Options) (*gate.Gate, error) {
+	if !opts.LeaderElection {
+		return nil, nil
+	}
+	times, err := lease.TimesOf(opts.LeaseDuration)
+	if err != nil {
+		return nil, err
+	}
+	identity := opts.Identity
+	if identity == "" {
+		identity = string(uuid.NewUUID())
+	}
+	pass := gate.New(times.Renew, gate.Clocks(opts.Now))
+	lock, err := lease.New(cfg, opts.Namespace, identity, times, pass, opts.Log)
+	if err != nil {
+		return nil, fmt.Errorf("make the server: %w", err)
+	}
+	managed.LeaderElection, managed.LeaderElectionResourceLockInterface = true, lock
+	managed.LeaderElectionID, managed.LeaderElectionNamespace = lease.Name, opts.Namespace
+	managed.LeaseDuration, managed.RenewDeadline, managed.RetryPeriod = &times.Lease, &times.Renew, &times.Retry
+	// A server that stops gives its lease away, after its work has ended.
+	managed.LeaderElectionReleaseOnCancel = true
+	return pass, nil
 }
 
 func checks(mgr manager.Manager) error {
@@ -143,15 +172,18 @@ func checks(mgr manager.Manager) error {
 }
 
 // controllers hands every controller what it needs.
-func controllers(mgr manager.Manager, opts Options, seen *metrics.Recorder) error {
+func controllers(mgr manager.Manager, opts Options, seen *metrics.Recorder, pass *gate.Gate) error {
 	registry := &location.Registry{
 		Client: mgr.GetClient(), Secrets: mgr.GetAPIReader(), Namespace: opts.Namespace, PrivateDir: opts.SpoolDir,
-		Observe: seen.Store, Now: opts.Now,
+		Gate: pass, Observe: seen.Store, Now: opts.Now,
 	}
 	recorder, cluster := mgr.GetEventRecorder("kedge"), metrics.OwnCluster(mgr.GetAPIReader())
 	return errors.Join(
 		(&location.Reconciler{Client: mgr.GetClient(), Registry: registry, Metrics: seen, Now: opts.Now}).SetupWithManager(mgr),
 		(&retention.Reconciler{
+			Client: mgr.GetClient(), Registry: registry, ClusterUID: cluster, Events: recorder, Metrics: seen, Now: opts.Now,
+		}).SetupWithManager(mgr),
+		(&upkeep.Reconciler{
 			Client: mgr.GetClient(), Registry: registry, ClusterUID: cluster, Events: recorder, Metrics: seen, Now: opts.Now,
 		}).SetupWithManager(mgr),
 		(&schedule.Reconciler{

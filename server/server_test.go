@@ -76,17 +76,19 @@ func newHouse(t *testing.T, version string) *house {
 }
 
 // serve runs a server until the returned function, or the end of the test, stops it.
-func (h *house) serve(t *testing.T) (stop func()) {
+func (h *house) serve(t *testing.T, change ...func(*server.Options)) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	group, ctx := errgroup.WithContext(ctx)
 	cfg := h.cluster.Kedge(t)
-	group.Go(func() error {
-		return server.Run(ctx, cfg, server.Options{
-			Namespace: namespace, ClusterName: "house", Version: "test", MetricsAddress: "0", HealthAddress: "0",
-			SpoolDir: t.TempDir(), Log: logr.Discard(), Now: time.Now,
-		})
-	})
+	opts := server.Options{
+		Namespace: namespace, ClusterName: "house", Version: "test", MetricsAddress: "0", HealthAddress: "0",
+		SpoolDir: t.TempDir(), Log: logr.Discard(), Now: time.Now,
+	}
+	for _, fn := range change {
+		fn(&opts)
+	}
+	group.Go(func() error { return server.Run(ctx, cfg, opts) })
 	stop = func() {
 		cancel()
 		if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
@@ -218,7 +220,10 @@ func (h *house) refused(t *testing.T) {
 		reason string
 	}{
 		"bad-selection": {func(b *v1alpha1.Backup) { b.Spec.Expression = "object." }, "InvalidSpec"},
-		"cancelled":     {func(b *v1alpha1.Backup) { b.Spec.Cancel = true }, "Cancelled"},
+		"bad-volumes": {func(b *v1alpha1.Backup) {
+			b.Spec.Volumes = &v1alpha1.VolumeSelection{Policies: []v1alpha1.VolumePolicy{{Namespaces: []string{"["}, Method: v1alpha1.VolumeSkip}}}
+		}, "InvalidSpec"},
+		"cancelled": {func(b *v1alpha1.Backup) { b.Spec.Cancel = true }, "Cancelled"},
 	} {
 		b := newBackup(name)
 		c.change(b)
@@ -234,14 +239,9 @@ func (h *house) refused(t *testing.T) {
 // elsewhere mounts the bucket in an empty cluster: the backup is back, and its archive is whole.
 func elsewhere(t *testing.T, bucket *testbed.Bucket, b *v1alpha1.Backup) {
 	other := newHouse(t, "1.36.3")
-	credentials := filepath.Join(t.TempDir(), "credentials")
-	text := fmt.Sprintf("[default]\naws_access_key_id=%s\naws_secret_access_key=%s\n", bucket.AccessKey, bucket.SecretKey)
-	if err := os.WriteFile(credentials, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
 	spec := v1alpha1.BackupStorageLocationSpec{
 		ReadOnly: true,
-		S3:       &v1alpha1.S3Location{Bucket: bucket.Name, Region: bucket.Region, Endpoint: bucket.Endpoint, PathStyle: true, CredentialsFile: credentials},
+		S3:       &v1alpha1.S3Location{Bucket: bucket.Name, Region: bucket.Region, Endpoint: bucket.Endpoint, PathStyle: true, CredentialsFile: credentialsFile(t, bucket)},
 	}
 	other.create(t, &v1alpha1.BackupStorageLocation{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "old"}, Spec: spec})
 	other.serve(t)
@@ -266,6 +266,17 @@ func elsewhere(t *testing.T, bucket *testbed.Bucket, b *v1alpha1.Backup) {
 	if ready := meta.FindStatusCondition(own.Status.Conditions, "Ready"); own.Status.Phase != v1alpha1.PhaseFailed || ready == nil || ready.Reason != "LocationReadOnly" {
 		t.Errorf("a backup into a read-only location: %+v", own.Status)
 	}
+}
+
+// credentialsFile writes one for a bucket.
+func credentialsFile(t *testing.T, bucket *testbed.Bucket) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "credentials")
+	text := fmt.Sprintf("[default]\naws_access_key_id=%s\naws_secret_access_key=%s\n", bucket.AccessKey, bucket.SecretKey)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 // Deleting the namespace of Kedge loses no backup and hangs nowhere: nothing holds a finalizer.

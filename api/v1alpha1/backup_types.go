@@ -129,6 +129,8 @@ type BackupStatus struct {
 	StorageLocation string `json:"storageLocation,omitempty"`
 	// Attempts is how often the server began to make the backup.
 	Attempts int `json:"attempts,omitempty"`
+	// Failures is how many of the attempts failed; one that ended with its server did not. After three the backup has failed.
+	Failures int `json:"failures,omitempty"`
 	// Progress is there while the backup is being made.
 	Progress *Progress `json:"progress,omitempty"`
 	// Held says that retention passes the backup over until the hold is ended.
@@ -169,6 +171,17 @@ type Backup struct {
 
 	Spec   BackupSpec   `json:"spec,omitempty"`
 	Status BackupStatus `json:"status,omitzero"`
+}
+
+// ArchiveUID is the uid of the archive that the object shows, or will become.
+func (b *Backup) ArchiveUID() string {
+	if uid := b.Annotations[ArchiveUIDAnnotation]; uid != "" {
+		return uid
+	}
+	if b.Status.ArchiveUID != "" {
+		return b.Status.ArchiveUID
+	}
+	return string(b.UID)
 }
 
 // +kubebuilder:object:root=true

@@ -60,7 +60,8 @@ type SecretKeyReference struct {
 }
 
 // BackupStorageLocationStatus says what the server knows of a location. Its conditions are Ready (the bucket answers, has Kedge's
-// layout and the pinned key), Synced (its backups are shown as Backup objects) and Retained (what retention asks for is done).
+// layout and the pinned key), Synced (its backups are shown as Backup objects), Retained (what retention asks for is done) and, where it
+// has copies of volumes, Maintained (their repository is tidied up).
 type BackupStorageLocationStatus struct {
 	// ObservedGeneration is the generation of the spec that the rest of the status is about.
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`

@@ -64,7 +64,7 @@ type DeleteBackupRequestList struct {
 }
 
 // DownloadTarget is what a DownloadRequest asks for.
-// +kubebuilder:validation:Enum=BackupLog;BackupReport;BackupItems;BackupItem;BackupVerify;RestoreLog;RestoreReport
+// +kubebuilder:validation:Enum=BackupLog;BackupReport;BackupItems;BackupItem;BackupVolumes;BackupVerify;RestoreLog;RestoreReport
 type DownloadTarget string
 
 // The targets of a download.
@@ -77,6 +77,8 @@ const (
 	DownloadBackupItems DownloadTarget = "BackupItems"
 	// DownloadBackupItem is one object of a backup, JSON.
 	DownloadBackupItem DownloadTarget = "BackupItem"
+	// DownloadBackupVolumes says where the data of a backup's volumes is, JSON lines.
+	DownloadBackupVolumes DownloadTarget = "BackupVolumes"
 	// DownloadBackupVerify is the result of a verification, JSON; it is begun by the request.
 	DownloadBackupVerify DownloadTarget = "BackupVerify"
 	// DownloadRestoreLog is the log of a restore, JSON lines.

@@ -39,7 +39,6 @@ type VolumeSelection struct {
 }
 
 // VolumePolicy chooses the method of the claims that match all of its fields; a policy without any matches every claim.
-// +kubebuilder:validation:XValidation:rule="!has(self.minSize) || !has(self.maxSize) || quantity(self.minSize).compareTo(quantity(self.maxSize)) <= 0",message="minSize is larger than maxSize"
 type VolumePolicy struct {
 	// Namespaces are names or globs.
 	// +optional
@@ -53,7 +52,8 @@ type VolumePolicy struct {
 	// LabelSelector is for the labels of the claim.
 	// +optional
 	LabelSelector *metav1.LabelSelector `json:"labelSelector,omitempty"`
-	// MinSize and MaxSize bound the capacity of the volume; both are inclusive.
+	// MinSize and MaxSize bound the capacity of the volume; both are inclusive. That the one is not larger is checked when a backup begins: an API
+	// server estimates a rule about quantities to cost more than it allows for a list.
 	// +optional
 	MinSize *resource.Quantity `json:"minSize,omitempty"`
 	// +optional

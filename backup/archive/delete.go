@@ -61,19 +61,26 @@ func (l *Location) Delete(ctx context.Context, e Entry, opts DeleteOptions) erro
 	if err := e.refuseHeld(); err != nil && !opts.Force {
 		return fmt.Errorf("delete backup %s: %w", e.ID(), err)
 	}
-	t := tombstone{Layout: layoutVersion, Name: e.Name, UID: e.UID, At: opts.Now().UTC().Truncate(time.Second)}
-	t.Elsewhere = e.Record != nil && e.Record.Counts.Volumes > 0 || e.Record == nil && l.elsewhere != nil
-	doc, err := sealJSON(t)
-	if err == nil {
-		err = l.putOnce(ctx, tombstoneKey(e.UID), doc)
-	}
-	if err == nil {
-		err = l.finishDeletion(ctx, t)
-	}
-	if err != nil {
+	if err := l.delete(ctx, &e, opts.Now()); err != nil {
 		return fmt.Errorf("delete backup %s: %w", e.ID(), err)
 	}
 	return nil
+}
+
+func (l *Location) delete(ctx context.Context, e *Entry, now time.Time) error {
+	elsewhere, err := l.hasElsewhere(ctx, e)
+	if err != nil {
+		return err
+	}
+	t := tombstone{Layout: layoutVersion, Name: e.Name, UID: e.UID, At: now.UTC().Truncate(time.Second), Elsewhere: elsewhere}
+	doc, err := sealJSON(t)
+	if err != nil {
+		return err
+	}
+	if err := l.putOnce(ctx, tombstoneKey(e.UID), doc); err != nil {
+		return err
+	}
+	return l.finishDeletion(ctx, t)
 }
 
 // refuseHeld gives what speaks against a deletion: a hold, or that nobody knows of one.
@@ -85,6 +92,18 @@ func (e *Entry) refuseHeld() error {
 		return fmt.Errorf("%w: %s", ErrHeld, e.Expiry.Reason)
 	}
 	return nil
+}
+
+// hasElsewhere says whether a backup has data outside of the location. Where its record cannot be read, its files tell.
+func (l *Location) hasElsewhere(ctx context.Context, e *Entry) (has bool, err error) {
+	if e.Record != nil {
+		return e.Record.Counts.Volumes > 0, nil
+	}
+	err = l.store.List(ctx, backupFolder(e.Name, e.UID), func(info plugins.ObjectInfo) error {
+		has = has || strings.HasSuffix(info.Key, "/"+FileVolumes)
+		return nil
+	})
+	return has, err
 }
 
 // finishDeletion removes what a tombstone is about, and then the tombstone.

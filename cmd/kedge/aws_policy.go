@@ -10,15 +10,24 @@ import (
 
 func (a *app) awsPolicyCommand() *cobra.Command {
 	var l iam.Location
+	var volumes string
 	cmd := &cobra.Command{
 		Use:   "policy --bucket BUCKET",
 		Short: "Print the least IAM policy for a location",
 		Long: `Print the least IAM policy for a location (JSON): what Kedge calls, on this bucket below this prefix, and nothing else. docs/locations.md
-says which call needs which right.`,
+says which call needs which right.
+
+With --volumes the policy is also for the data of volumes, as snapshots or as copies: what Kedge may change and delete of snapshots and volumes is
+what has its tags (docs/volumes.md).`,
 		Example: `  kedge aws policy --bucket acme-backups --prefix clusters/blue --kms-key arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab
+  kedge aws policy --bucket acme-backups --volumes copy
   aws iam create-policy --policy-name kedge --policy-document "$(kedge aws policy --bucket acme-backups)"`,
 		Args: exactArgs(),
 		RunE: func(*cobra.Command, []string) error {
+			var known bool
+			if l.Volumes, known = iam.ParseVolumes(volumes); !known {
+				return usageError(fmt.Errorf("aws policy: --volumes: %q is none of none, snapshot, copy", volumes), "")
+			}
 			policy, err := iam.ForLocation(l)
 			if err != nil {
 				return usageError(fmt.Errorf("aws policy: --%w", err), "")
@@ -38,6 +47,8 @@ says which call needs which right.`,
 	flags.BoolVar(&l.ReadOnly, "read-only", false, "for a location that is only restored from")
 	flags.BoolVar(&l.ObjectLock, "object-lock", false, "for a location with objectLock")
 	flags.BoolVar(&l.Unversioned, "no-versions", false, "for a bucket that has no versions")
+	flags.StringVar(&volumes, "volumes", "none", "`what` backups take of volumes: none, snapshot, copy (which covers both)")
+	flags.StringVar(&l.VolumeKey, "volume-kms-key", "", "`ARN` of the KMS key that the volumes are encrypted with")
 	flags.StringVar(&l.Partition, "partition", "aws", "`partition` of the ARNs: aws, aws-cn, aws-us-gov")
 	_ = cmd.MarkFlagRequired("bucket") // it fails only for a flag that is not there
 	return cmd

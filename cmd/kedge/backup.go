@@ -94,9 +94,20 @@ func expiryText(e *archive.Entry, now time.Time) string {
 	return "in " + term.Age(*at, now)
 }
 
+// volumesText is how many volumes' data a backup has, and their size: "3 (30 GiB)".
+func volumesText(c v1alpha1.Counts) string {
+	if c.Volumes == 0 {
+		return "0"
+	}
+	return fmt.Sprintf("%s (%s)", term.Count(int64(c.Volumes)), term.Bytes(c.VolumeBytes))
+}
+
 // countsText sums a backup up in words.
 func countsText(c v1alpha1.Counts) string {
 	text := fmt.Sprintf("%s objects, %s as JSON", term.Count(int64(c.Items)), term.Bytes(c.Bytes))
+	if c.Volumes > 0 {
+		text += fmt.Sprintf(", the data of %s (%s)", plural(c.Volumes, "volume"), term.Bytes(c.VolumeBytes))
+	}
 	if c.Skipped > 0 {
 		text += fmt.Sprintf(", %s left out by rule", term.Count(int64(c.Skipped)))
 	}

@@ -205,7 +205,7 @@ func (a *app) createBackup(ctx context.Context, c *config, name string, f *backu
 	}
 	var p *place // once the engine has opened it
 	if request.Spec.Volumes != nil {
-		if engine.Providers, err = location.VolumeProviders(ctx, &object.Spec); err != nil {
+		if engine.Providers, err = location.VolumeProviders(ctx, &object.Spec, nil); err != nil {
 			return fmt.Errorf("create backup %s: %w", request.Name, err)
 		}
 		engine.Repository = func(ctx context.Context) (*repository.Repository, error) { return a.openRepository(ctx, p) }

@@ -21,6 +21,7 @@ type backupDetails struct {
 	Report          *archive.Report `json:"report,omitempty"`
 	// Resources counts objects by resource.
 	Resources map[string]int `json:"resources,omitempty"`
+	Volumes   []volumeRow    `json:"volumes,omitempty"`
 }
 
 func (a *app) backupDescribeCommand() *cobra.Command {
@@ -76,6 +77,11 @@ func (a *app) describeBackup(ctx context.Context, out *outputFlag, f *found) err
 		if details.Report, err = reader.Report(ctx); err != nil {
 			return err
 		}
+		rows, err := reader.Volumes(ctx)
+		if err != nil {
+			return err
+		}
+		details.Volumes = volumeRows(rows)
 		details.Resources = map[string]int{}
 		for _, frame := range reader.Record().Frames {
 			ref := plugins.Ref{Group: frame.Group, Resource: frame.Resource}
@@ -125,6 +131,7 @@ func (a *app) printBackupDetails(details *backupDetails, e *archive.Entry) {
 			d.line("%8s  %s", term.Count(int64(details.Resources[name])), name)
 		}
 	}
+	a.printVolumeLines(details.Volumes)
 	if details.Report != nil {
 		a.printReport(details.Report)
 	}

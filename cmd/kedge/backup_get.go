@@ -114,13 +114,13 @@ func (a *app) printBackups(out *outputFlag, p *place, entries []archive.Entry, s
 	now := a.env.Now()
 	table := term.Table{Columns: []term.Column{
 		{Name: "NAME"}, {Name: "STATUS", Color: phaseColor}, {Name: "OBJECTS", Right: true}, {Name: "ERRORS", Right: true}, {Name: "WARNINGS", Right: true}, {Name: "SIZE", Right: true},
-		{Name: "AGE"}, {Name: "EXPIRES"}, {Name: "CLUSTER"}, {Name: "VERSION", Wide: true}, {Name: "SIGNED", Wide: true}, {Name: "UID", Wide: true},
+		{Name: "AGE"}, {Name: "EXPIRES"}, {Name: "CLUSTER"}, {Name: "VOLUMES", Right: true, Wide: true}, {Name: "VERSION", Wide: true}, {Name: "SIGNED", Wide: true}, {Name: "UID", Wide: true},
 	}}
 	for i := range entries {
 		e := &entries[i]
 		b := backupObject(e, p.object.Name)
 		if e.Record == nil {
-			table.Add(e.Name, "Damaged", "", "", "", "", "<unknown>", "", b.Status.Message, "", "", e.UID)
+			table.Add(e.Name, "Damaged", "", "", "", "", "<unknown>", "", b.Status.Message, "", "", "", e.UID)
 			continue
 		}
 		signed := "no"
@@ -132,7 +132,7 @@ func (a *app) printBackups(out *outputFlag, p *place, entries []archive.Entry, s
 			status = "Deleting"
 		}
 		table.Add(e.Name, status, term.Count(int64(b.Status.Counts.Items)), term.Count(int64(b.Status.Counts.Errors)), term.Count(int64(b.Status.Counts.Warnings)),
-			term.Bytes(b.Status.StoredBytes), term.Age(now, e.Record.Started), expiryText(e, now), e.Record.Cluster.Name, e.Record.Cluster.Version, signed, e.UID)
+			term.Bytes(b.Status.StoredBytes), term.Age(now, e.Record.Started), expiryText(e, now), e.Record.Cluster.Name, volumesText(b.Status.Counts), e.Record.Cluster.Version, signed, e.UID)
 	}
 	return a.printTable(&table, out.format, "No backups in location "+p.object.Name+".")
 }

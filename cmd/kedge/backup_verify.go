@@ -91,7 +91,7 @@ func (a *app) verifyBackup(ctx context.Context, out *outputFlag, f *found, deep 
 	bar.Done()
 	if err == nil && deep {
 		var more []archive.Problem
-		more, err = volumes.Verify(ctx, f.location, f.entry, keys, func(ctx context.Context) (*repository.Repository, error) { return a.openRepository(ctx, f.place) })
+		more, err = volumes.Verify(ctx, f.location, f.entry, keys, func(ctx context.Context) (*repository.Repository, error) { return a.readRepository(ctx, f.place) })
 		result.Problems = append(result.Problems, more...)
 	}
 	if err != nil {

@@ -17,6 +17,7 @@ import (
 	"kedge.dev/kedge/plugins"
 	"kedge.dev/kedge/plugins/selection"
 	"kedge.dev/kedge/restore"
+	"kedge.dev/kedge/volume/repository"
 )
 
 // rule recognizes errors of one kind: it gives their exit code and a remedy, or "" where their text has one already.
@@ -44,6 +45,9 @@ var rules = []rule{
 	is(install.ErrInstalled, exitRefused, "change it with \"kedge upgrade\""),
 	is(install.ErrNotInstalled, exitNotFound, "install it with \"kedge install\", or name its namespace with --namespace"),
 	is(install.ErrNotReady, exitFailed, "\"kubectl describe pods\" in its namespace tells more"),
+	is(repository.ErrNoRepository, exitNotFound, "the location has no copies of volumes; check bucket and prefix"),
+	is(repository.ErrNoPassword, exitRefused, "the password of the copies is below volumes.key/ in the location: put it back from a version or replica of the bucket"),
+	is(repository.ErrWrongPassword, exitRefused, "the password of the copies is below volumes.key/ in the location: put it back from a version or replica of the bucket"),
 	ambiguousRule,
 	fieldRule,
 	statusRule,

@@ -25,6 +25,7 @@ says which is meant, it is the server's where the cluster has one.`,
 		a.locationGetCommand(),
 		a.locationDescribeCommand(),
 		a.locationCheckCommand(),
+		a.locationMaintainCommand(),
 		a.locationDeleteCommand(),
 	)
 	cmd.Aliases = []string{"locations", "backup-location", "bsl"}

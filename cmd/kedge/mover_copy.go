@@ -27,7 +27,7 @@ func (a *app) moverCopyCommand() *cobra.Command {
 read again. docs/volume-files.md says what is kept of a file.
 
 The result is printed as one line of JSON; its field "copy" is what "kedge mover restore" wants. A copy that is told to stop (SIGTERM, Ctrl-C)
-saves how far it came, and the next one goes on from there. A copy that no backup names is removed by maintenance a day after it was made.
+saves how far it came, and the next one goes on from there. A copy that no backup names is removed by maintenance a week after it was made at the earliest.
 
 The exit code is 3 where the copy was made but something could not be read; each such file is a remark.`,
 		Example: `  kedge mover copy --path /data --volume efs/fs-0123456789abcdef0 --cluster "$(kubectl get namespace kube-system -o jsonpath={.metadata.uid})"`,

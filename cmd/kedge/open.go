@@ -38,7 +38,7 @@ func (a *app) openPlace(ctx context.Context, c *config, name string) (*place, er
 		return nil, codeError(exitRefused, fmt.Errorf("open location %s: the bucket says that its key is %s, the configuration says %s", object.Name, opened.PublicKey(), pinned),
 			"somebody replaced what is in the bucket, or it is another bucket; if that is meant, delete the location here and add it again")
 	}
-	opened = opened.WithElsewhere(location.RemoveSnapshots(&object.Spec, opened.ID()))
+	opened = opened.WithElsewhere(location.RemoveSnapshots(&object.Spec, nil, opened.ID()))
 	return &place{config: c, object: object, store: store, location: opened}, nil
 }
 
@@ -59,13 +59,22 @@ func (a *app) unlock(ctx context.Context, p *place) (*archive.Keys, error) {
 	return keys, nil
 }
 
-// openRepository opens the repository of volume copies of a location, without a cache: a command uses it once.
+// openRepository opens the repository of volume copies of a location, and makes it where there is none, without a cache: a command uses it once.
 func (a *app) openRepository(ctx context.Context, p *place) (*repository.Repository, error) {
+	return a.repository(ctx, p, p.object.Spec.ReadOnly)
+}
+
+// readRepository opens the repository of volume copies of a location for reading.
+func (a *app) readRepository(ctx context.Context, p *place) (*repository.Repository, error) {
+	return a.repository(ctx, p, true)
+}
+
+func (a *app) repository(ctx context.Context, p *place, readOnly bool) (*repository.Repository, error) {
 	keys, err := a.unlock(ctx, p)
 	if err != nil {
 		return nil, err
 	}
-	return location.Repository(ctx, p.store, keys, repository.Options{Now: a.env.Now, ReadOnly: p.object.Spec.ReadOnly})
+	return location.Repository(ctx, p.store, keys, repository.Options{Now: a.env.Now, ReadOnly: readOnly})
 }
 
 // unlockIfPossible is unlock for commands that can do a part of their work without keys; it gives nil where there are none.

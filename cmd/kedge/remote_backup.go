@@ -213,7 +213,7 @@ func printList[T any](a *app, out *outputFlag, items []T, single bool, kind stri
 func backupTable(found []v1alpha1.Backup, now time.Time) *term.Table {
 	table := &term.Table{Columns: []term.Column{
 		{Name: "NAME"}, {Name: "STATUS", Color: phaseColor}, {Name: "OBJECTS", Right: true}, {Name: "ERRORS", Right: true}, {Name: "WARNINGS", Right: true}, {Name: "SIZE", Right: true},
-		{Name: "AGE"}, {Name: "EXPIRES"}, {Name: "CLUSTER"}, {Name: "LOCATION", Wide: true}, {Name: "VERSION", Wide: true}, {Name: "SIGNED", Wide: true}, {Name: "UID", Wide: true},
+		{Name: "AGE"}, {Name: "EXPIRES"}, {Name: "CLUSTER"}, {Name: "VOLUMES", Right: true, Wide: true}, {Name: "LOCATION", Wide: true}, {Name: "VERSION", Wide: true}, {Name: "SIGNED", Wide: true}, {Name: "UID", Wide: true},
 	}}
 	for i := range found {
 		b := &found[i]
@@ -229,7 +229,7 @@ func backupTable(found []v1alpha1.Backup, now time.Time) *term.Table {
 			signed = "yes"
 		}
 		table.Add(b.Name, orElse(string(s.Phase), "New"), term.Count(items), term.Count(int64(s.Counts.Errors)), term.Count(int64(s.Counts.Warnings)), term.Bytes(s.StoredBytes),
-			term.Age(now, begun(b)), keptText(b, now), cluster, locationOf(b), version, signed, s.ArchiveUID)
+			term.Age(now, begun(b)), keptText(b, now), cluster, volumesText(s.Counts), locationOf(b), version, signed, s.ArchiveUID)
 	}
 	return table
 }

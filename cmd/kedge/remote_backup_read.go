@@ -37,6 +37,14 @@ func (r *remote) describeBackup(ctx context.Context, out *outputFlag, location, 
 			r.app.ui.Warn("the report is not shown: %s", oneLine(err.Error()))
 		}
 	}
+	rows, err := r.volumes(ctx, b)
+	if ctx.Err() != nil {
+		return err
+	}
+	if err != nil {
+		r.app.ui.Warn("the volumes are not shown: %s", oneLine(err.Error()))
+	}
+	details.Volumes = volumeRows(rows)
 	if out.structured() {
 		return r.app.printStructured(out.format, details)
 	}
@@ -85,6 +93,7 @@ func (a *app) printBackupObject(details *backupDetails) {
 	}
 	a.printSpec(b.Spec)
 	a.printConditions(s.Conditions)
+	a.printVolumeLines(details.Volumes)
 	if details.Report != nil {
 		a.printReport(details.Report)
 	}

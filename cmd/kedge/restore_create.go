@@ -11,8 +11,6 @@ import (
 	"k8s.io/apimachinery/pkg/util/uuid"
 
 	"kedge.dev/kedge/api/v1alpha1"
-	"kedge.dev/kedge/plugins/actions"
-	"kedge.dev/kedge/plugins/selection"
 	"kedge.dev/kedge/restore"
 	"kedge.dev/kedge/restore/transform"
 )
@@ -195,41 +193,8 @@ func (a *app) completeRestore(f *restoreFlags, name string) error {
 	if err := checkName("restore", f.object.Name); err != nil {
 		return usageError(fmt.Errorf("create restore: the name: %w", err), "")
 	}
-	if _, err := selection.Compile(s.Selection); err != nil {
+	if err := restore.CheckSpec(s); err != nil {
 		return usageError(fmt.Errorf("create restore: %w", err), "")
-	}
-	if err := checkPolicies(s); err != nil {
-		return usageError(fmt.Errorf("create restore: %w", err), "")
-	}
-	if _, err := transform.Compile(transform.Options{NamespaceMapping: s.NamespaceMapping, Transforms: s.Transforms}); err != nil {
-		return usageError(fmt.Errorf("create restore: %w", err), "")
-	}
-	return nil
-}
-
-// checkPolicies checks what flags cannot get wrong, but files can.
-func checkPolicies(s *v1alpha1.RestoreSpec) error {
-	if p := s.ExistingResourcePolicy; p != "" {
-		if known, err := parsePolicy(string(p)); err != nil || known != p {
-			return fmt.Errorf("spec.existingResourcePolicy: %q is not one of Skip, Update, Recreate, Fail", p)
-		}
-	}
-	if m := s.UpdateMode; m != "" {
-		if known, err := parseUpdateMode(string(m)); err != nil || known != m {
-			return fmt.Errorf("spec.updateMode: %q is not one of Merge, Exact", m)
-		}
-	}
-	if d := s.EBSDriver; d != "" && d != actions.DefaultEBSDriver && d != actions.AutoModeEBSDriver {
-		return fmt.Errorf("spec.ebsDriver: %q is neither %s nor %s", d, actions.DefaultEBSDriver, actions.AutoModeEBSDriver)
-	}
-	for i, pattern := range s.RestoreStatus {
-		var field *selection.FieldError
-		if _, err := selection.Compile(v1alpha1.Selection{IncludedResources: []string{pattern}}); errors.As(err, &field) {
-			return fmt.Errorf("spec.restoreStatus[%d]: %w", i, field.Err)
-		}
-	}
-	if s.WaitTimeout.Duration < 0 {
-		return errors.New("spec.waitTimeout: it is negative")
 	}
 	return nil
 }

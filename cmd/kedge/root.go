@@ -50,6 +50,7 @@ Under the name kubectl-kedge on the PATH (a link will do) it is a plugin: kubect
 		a.backupCommand(),
 		a.restoreCommand(),
 		a.scheduleCommand(),
+		a.volumeCommand(),
 		a.doctorCommand(),
 		a.moverCommand(),
 		a.serverCommand(),

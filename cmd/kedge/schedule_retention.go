@@ -24,7 +24,7 @@ func (a *app) scheduleRetentionCommand() *cobra.Command {
 		Long: `Say which backups, of a schedule or of all, retention keeps now, which it removes, and why. Nothing is changed: the server removes by itself what need not
 be kept, and --dry-run must be given so that nobody takes this for it.
 
-It is computed here from the objects of the server, with the rules that the server follows.`,
+It is computed here from the objects of the server, with the rules that the server follows, in each location by itself.`,
 		Args: argsBetween(0, "NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r, err := a.scheduler("preview retention")
@@ -70,11 +70,6 @@ func (r *remote) previewRetention(ctx context.Context, out *outputFlag, name str
 	if err != nil {
 		return err
 	}
-	for i := range backups {
-		if b := &backups[i]; b.Status.ArchiveUID != "" && b.Status.Phase.Final() {
-			in.Backups = append(in.Backups, retentionView(b))
-		}
-	}
 	var restores v1alpha1.RestoreList
 	if err := r.list(ctx, &restores); err != nil {
 		return fmt.Errorf("list the restores: %w", err)
@@ -84,7 +79,40 @@ func (r *remote) previewRetention(ctx context.Context, out *outputFlag, name str
 			in.InUse[o.Status.BackupUID] = "restore " + o.Name
 		}
 	}
-	return r.app.printDecisions(out, retention.Evaluate(in))
+	return r.app.printDecisions(out, decide(in, backups))
+}
+
+// decided is what becomes of a backup, and where it is.
+type decided struct {
+	retention.Decision
+	Location string `json:"location"`
+}
+
+// decide evaluates the rules as the server does, over each location by itself. The decisions are in the order of the backups; those that have no
+// archive are left out.
+func decide(in retention.Input, backups []v1alpha1.Backup) []decided {
+	var out []decided
+	at := map[string][]int{}
+	for i := range backups {
+		b := &backups[i]
+		if b.Status.ArchiveUID == "" || !b.Status.Phase.Final() {
+			continue
+		}
+		location := locationOf(b)
+		at[location] = append(at[location], len(out))
+		out = append(out, decided{retention.Decision{Backup: retentionView(b)}, location})
+	}
+	for _, places := range at {
+		one := in
+		one.Backups = nil
+		for _, i := range places {
+			one.Backups = append(one.Backups, out[i].Backup)
+		}
+		for n, d := range retention.Evaluate(one) {
+			out[places[n]].Decision = d
+		}
+	}
+	return out
 }
 
 // retentionView is what the rules look at of a Backup object.
@@ -104,9 +132,9 @@ func retentionView(b *v1alpha1.Backup) retention.Backup {
 	return v
 }
 
-func (a *app) printDecisions(out *outputFlag, decisions []retention.Decision) error {
+func (a *app) printDecisions(out *outputFlag, decisions []decided) error {
 	kept := 0
-	table := term.Table{Columns: []term.Column{{Name: "NAME"}, {Name: "STARTED"}, {Name: "STATUS", Color: phaseColor}, {Name: "DECISION", Color: decisionColor}, {Name: "WHY"}}}
+	table := term.Table{Columns: []term.Column{{Name: "NAME"}, {Name: "LOCATION"}, {Name: "STARTED"}, {Name: "STATUS", Color: phaseColor}, {Name: "DECISION", Color: decisionColor}, {Name: "WHY"}}}
 	for i := range decisions {
 		d := &decisions[i]
 		word := "remove"
@@ -114,10 +142,10 @@ func (a *app) printDecisions(out *outputFlag, decisions []retention.Decision) er
 			word = "keep"
 			kept++
 		}
-		table.Add(d.Backup.Name, d.Backup.Started.UTC().Format(time.RFC3339), string(d.Backup.Phase), word, strings.Join(d.Reasons, "; "))
+		table.Add(d.Backup.Name, d.Location, d.Backup.Started.UTC().Format(time.RFC3339), string(d.Backup.Phase), word, strings.Join(d.Reasons, "; "))
 	}
 	if out.structured() {
-		if err := a.printStructured(out.format, append([]retention.Decision{}, decisions...)); err != nil {
+		if err := a.printStructured(out.format, append([]decided{}, decisions...)); err != nil {
 			return err
 		}
 	} else if err := a.printTable(&table, out.format, "There are no backups."); err != nil {

@@ -107,8 +107,8 @@ var scriptCommands = map[string]func(*testscript.TestScript, bool, []string){
 			}))
 		}
 	},
-	// member VARIABLE NAME FILE sets a variable to a field of the JSON object in a file.
-	"member": func(ts *testscript.TestScript, _ bool, args []string) {
+	// jsonfield VARIABLE NAME FILE sets a variable to a field of the JSON object in a file.
+	"jsonfield": func(ts *testscript.TestScript, _ bool, args []string) {
 		var object map[string]any
 		ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[2])), &object))
 		ts.Setenv(args[0], fmt.Sprint(object[args[1]]))

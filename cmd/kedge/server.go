@@ -11,11 +11,13 @@ import (
 
 	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/util/uuid"
 	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
 	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	"kedge.dev/kedge/server"
+	"kedge.dev/kedge/server/lease"
 	"kedge.dev/kedge/server/notify"
 )
 
@@ -40,7 +42,7 @@ It logs JSON lines to standard output. Any moment is a good one to stop it: what
 	flags.StringVar(&opts.MetricsAddress, "metrics-address", ":8080", "`address` of Prometheus metrics; 0 serves none")
 	flags.StringVar(&opts.HealthAddress, "health-address", ":8081", "`address` of /healthz and /readyz; 0 serves none")
 	flags.BoolVar(&opts.LeaderElection, "leader-elect", true, "let only one of several servers work")
-	flags.DurationVar(&opts.LeaseDuration, "lease-duration", 0, "how long a leader that is not heard of stays the leader (default 15s)")
+	flags.DurationVar(&opts.LeaseDuration, "lease-duration", 0, "how long a leader that is not heard of stays the leader, in whole seconds from 3s on (default 15s)")
 	flags.BoolVar(&opts.RequireServiceAccount, "require-service-account", false, "refuse backups, restores and schedules without spec.serviceAccountName")
 	flags.IntVar(&opts.MaxBackups, "max-backups", 4, "most backups at once")
 	flags.IntVar(&opts.MaxPerLocation, "max-per-location", 2, "most backups at once into one location")
@@ -62,6 +64,9 @@ func (a *app) serve(ctx context.Context, opts server.Options, notifications stri
 	if err := opts.Movers.Check(); err != nil {
 		return usageError(fmt.Errorf("serve: %w", err), moverHint)
 	}
+	if _, err := lease.TimesOf(opts.LeaseDuration); err != nil {
+		return usageError(fmt.Errorf("read --lease-duration: %w", err), "")
+	}
 	cfg, name, err := a.kube.resolve()
 	if err != nil {
 		return err
@@ -78,6 +83,9 @@ func (a *app) serve(ctx context.Context, opts server.Options, notifications stri
 	opts.Version, opts.Now, opts.Log = version, a.env.Now, logr.FromSlogHandler(handler)
 	opts.Metrics = ctrlmetrics.Registry
 	opts.ClusterName = orElse(opts.ClusterName, name)
+	if host, err := os.Hostname(); err == nil { // a pod's is its name
+		opts.Identity = host + "_" + string(uuid.NewUUID())
+	}
 	ctrl.SetLogger(opts.Log)
 	klog.SetLogger(opts.Log)
 	return server.Run(ctx, cfg, opts)

@@ -11,6 +11,18 @@ const (
 	Object                   // what is below the location's prefix
 	BucketKey                // the KMS key of the bucket's own encryption
 	LocationKey              // the KMS key that wraps the location's private key
+	Account                  // what EC2 describes
+	AnyVolume                // volumes of which snapshots are taken
+	AnyInstance              // machines of whose volumes snapshots are taken
+	AnySnapshot              // snapshots of which volumes are made; other accounts may share them, without tags
+	NewSnapshot              // snapshots that are being made, with our tag
+	NewVolume                // volumes that are being made, with our tag
+	TagSnapshot              // the tags of snapshots that are being made
+	TagVolume                // the tags of volumes that are being made
+	OwnSnapshot              // snapshots with our tag
+	OwnVolume                // volumes with our tag
+	VolumeKey                // the KMS key of volumes
+	VolumeGrant              // grants on it that are for EC2 alone
 )
 
 // When says for which locations a right is needed.
@@ -18,9 +30,11 @@ type When int
 
 // The cases.
 const (
-	Always   When = iota
-	Versions      // the bucket keeps versions
-	Lock          // the location uses object lock, which brings versions with it
+	Always    When = iota
+	Versions       // the bucket keeps versions
+	Lock           // the location uses object lock, which brings versions with it
+	Snapshots      // the data of volumes is taken, as snapshots or copies
+	Copies         // the data of volumes is copied
 )
 
 // Right is an IAM action on a scope.
@@ -34,7 +48,7 @@ type Right struct {
 
 // Call is an operation of the AWS SDK that Kedge uses, and what it takes.
 type Call struct {
-	// Name is the SDK's: "PutObject"; those of KMS are "kms Encrypt".
+	// Name is the SDK's: "PutObject"; those of other services are "kms Encrypt", "ec2 CreateVolume", "ebs StartSnapshot".
 	Name   string
 	For    string
 	Rights []Right

@@ -23,6 +23,10 @@ type Location struct {
 	// Unversioned: the bucket has no versions, and never will.
 	Unversioned bool
 	ObjectLock  bool
+	// Volumes is what backups take of volumes; VolumeKey the ARN of the KMS key that the volumes are encrypted with, "" where they are not, or with
+	// the account's own aws/ebs.
+	Volumes   Volumes
+	VolumeKey string
 }
 
 // Policy is an IAM policy document.
@@ -60,6 +64,10 @@ func (l *Location) check() error {
 		return fmt.Errorf("kms-key: %q is no ARN of a key; a policy cannot name keys by alias", l.LocationKey)
 	case l.BucketKey != "" && !keyARN.MatchString(l.BucketKey):
 		return fmt.Errorf("bucket-kms-key: %q is no ARN of a key; a policy cannot name keys by alias", l.BucketKey)
+	case l.VolumeKey != "" && !keyARN.MatchString(l.VolumeKey):
+		return fmt.Errorf("volume-kms-key: %q is no ARN of a key; a policy cannot name keys by alias", l.VolumeKey)
+	case l.VolumeKey != "" && l.Volumes == NoVolumes:
+		return errors.New("volume-kms-key: it is given, but nothing is taken of volumes: add --volumes snapshot or copy")
 	case l.ObjectLock && l.Unversioned:
 		return errors.New("object-lock: a bucket with object lock has versions")
 	}
@@ -77,11 +85,12 @@ func ForLocation(l Location) (*Policy, error) {
 	policy := &Policy{Version: "2012-10-17"}
 	for _, scope := range []Scope{Bucket, Object, BucketKey, LocationKey} {
 		statement := l.statement(scope)
-		statement.Action = l.actions(scope)
+		statement.Action = l.actions(Calls, scope)
 		if statement.Resource != "" && len(statement.Action) > 0 {
 			policy.Statement = append(policy.Statement, statement)
 		}
 	}
+	policy.Statement = append(policy.Statement, l.volumeStatements()...)
 	return policy, nil
 }
 
@@ -96,6 +105,7 @@ func (l *Location) statement(scope Scope) Statement {
 		s.Sid, s.Resource = "KedgeObjects", bucket+"/"+strings.TrimPrefix(l.Prefix+"/*", "/")
 	case BucketKey:
 		s.Sid, s.Resource = "KedgeBucketKey", l.BucketKey
+	case Account, AnyVolume, AnyInstance, AnySnapshot, NewSnapshot, NewVolume, TagSnapshot, TagVolume, OwnSnapshot, OwnVolume, VolumeKey, VolumeGrant: // of volumes
 	case LocationKey:
 		s.Sid, s.Resource = "KedgeLocationKey", l.LocationKey
 		s.Condition = map[string]map[string][]string{"StringEquals": {"kms:EncryptionContext:kedge.dev/purpose": {"location-key"}}}
@@ -103,10 +113,10 @@ func (l *Location) statement(scope Scope) Statement {
 	return s
 }
 
-// actions are what the calls need on a scope, in the order of the table.
-func (l *Location) actions(scope Scope) []string {
+// actions are what the calls of a table need on a scope, in its order.
+func (l *Location) actions(calls []Call, scope Scope) []string {
 	var actions []string
-	for _, call := range Calls {
+	for _, call := range calls {
 		for _, r := range call.Rights {
 			if r.Scope == scope && l.needs(r) && !slices.Contains(actions, r.Action) {
 				actions = append(actions, r.Action)
@@ -124,6 +134,10 @@ func (l *Location) needs(r Right) bool {
 		return !l.Unversioned
 	case r.When == Lock:
 		return l.ObjectLock
+	case r.When == Snapshots:
+		return l.Volumes != NoVolumes
+	case r.When == Copies:
+		return l.Volumes == VolumeCopies
 	}
 	return true
 }

@@ -57,13 +57,15 @@ func TestForLocation(t *testing.T) {
 
 func TestRefused(t *testing.T) {
 	for field, l := range map[string]iam.Location{
-		"bucket":         {Bucket: "acme*"},
-		"prefix":         {Bucket: "acme", Prefix: "a*"},
-		"prefix: \"/a\"": {Bucket: "acme", Prefix: "/a"},
-		"partition":      {Bucket: "acme", Partition: "azure"},
-		"kms-key":        {Bucket: "acme", LocationKey: "alias/kedge"},
-		"bucket-kms-key": {Bucket: "acme", BucketKey: "1234"},
-		"object-lock":    {Bucket: "acme", ObjectLock: true, Unversioned: true},
+		"bucket":                      {Bucket: "acme*"},
+		"prefix":                      {Bucket: "acme", Prefix: "a*"},
+		"prefix: \"/a\"":              {Bucket: "acme", Prefix: "/a"},
+		"partition":                   {Bucket: "acme", Partition: "azure"},
+		"kms-key":                     {Bucket: "acme", LocationKey: "alias/kedge"},
+		"bucket-kms-key":              {Bucket: "acme", BucketKey: "1234"},
+		"object-lock":                 {Bucket: "acme", ObjectLock: true, Unversioned: true},
+		"volume-kms-key":              {Bucket: "acme", Volumes: iam.VolumeCopies, VolumeKey: "1234"},
+		"volume-kms-key: it is given": {Bucket: "acme", VolumeKey: key},
 	} {
 		if _, err := iam.ForLocation(l); err == nil || !strings.HasPrefix(err.Error(), field) {
 			t.Errorf("%+v: the error is %v, want one about %s", l, err, field)

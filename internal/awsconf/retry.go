@@ -16,6 +16,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws/ratelimit"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
+
+	"kedge.dev/kedge/internal/gate"
 )
 
 // The waits between attempts: the first is below twice firstWait, each next one up to twice as long, none longer than longestWait unless the
@@ -90,7 +92,7 @@ func hopeless(err error) aws.Ternary {
 		record      tls.RecordHeaderError
 	)
 	switch {
-	case errors.As(err, &creds), errors.As(err, &certificate), errors.As(err, &authority), errors.As(err, &hostname),
+	case errors.Is(err, gate.ErrShut), errors.As(err, &creds), errors.As(err, &certificate), errors.As(err, &authority), errors.As(err, &hostname),
 		errors.As(err, &invalid), errors.As(err, &record), plainHTTP(err):
 		return aws.FalseTernary
 	}

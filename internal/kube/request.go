@@ -11,6 +11,8 @@ import (
 	"net/url"
 	"strconv"
 	"time"
+
+	"kedge.dev/kedge/internal/gate"
 )
 
 // Request is one call of the API.
@@ -290,6 +292,9 @@ func asConnError(ctx context.Context, err error) error {
 	}
 	if ue, ok := errors.AsType[*url.Error](err); ok {
 		err = ue.Err
+	}
+	if errors.Is(err, gate.ErrShut) { // it was not sent, and will not be
+		return err
 	}
 	var op *net.OpError
 	unsent := errors.As(err, &op) && op.Op == "dial"

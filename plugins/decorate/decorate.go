@@ -6,6 +6,7 @@ import (
 	"context"
 	"time"
 
+	"kedge.dev/kedge/internal/gate"
 	"kedge.dev/kedge/plugins"
 )
 
@@ -15,6 +16,8 @@ type Options struct {
 	Prefix string
 	// ReadOnly refuses every write.
 	ReadOnly bool
+	// Gate is passed by each attempt at a write. Nil is always open.
+	Gate *gate.Gate
 	// MaxInFlight bounds reads, and writes likewise, that are under way at once. Zero does not.
 	MaxInFlight int
 	// Retry tries again what failed, for stores that do not do so themselves. Nil does not.
@@ -26,7 +29,8 @@ type Options struct {
 }
 
 // Wrap composes the decorators around a store. An operation passes them from the outside in: it is observed, refused if it may not be, waits
-// for its turn, is tried again, and gets its prefix. So a wait for a turn counts as time, and a second attempt needs no second turn.
+// for its turn, is tried again, passes the gate, and gets its prefix. So a wait for a turn counts as time, a second attempt needs no second turn, and
+// it is the attempt that passes the gate.
 func Wrap(store plugins.ObjectStore, opts Options) (plugins.ObjectStore, error) {
 	if opts.Prefix != "" {
 		prefixed, err := Prefix(store, opts.Prefix)
@@ -34,6 +38,9 @@ func Wrap(store plugins.ObjectStore, opts Options) (plugins.ObjectStore, error) 
 			return nil, err
 		}
 		store = prefixed
+	}
+	if opts.Gate != nil {
+		store = Gated(store, opts.Gate)
 	}
 	if opts.Retry != nil {
 		store = Retry(store, *opts.Retry)

@@ -222,34 +222,34 @@ func TestReadOnly(t *testing.T) {
 	}
 }
 
-// gate counts who is inside.
-type gate struct {
+// entrance counts who is inside.
+type entrance struct {
 	plugins.ObjectStore
 	mu          sync.Mutex
 	inside, max int
 }
 
-func (g *gate) enter() {
+func (g *entrance) enter() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.inside++
 	g.max = max(g.max, g.inside)
 }
 
-func (g *gate) leave() {
+func (g *entrance) leave() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.inside--
 }
 
-func (g *gate) Put(ctx context.Context, key string, r io.Reader, opts plugins.PutOptions) (plugins.ObjectInfo, error) {
+func (g *entrance) Put(ctx context.Context, key string, r io.Reader, opts plugins.PutOptions) (plugins.ObjectInfo, error) {
 	g.enter()
 	defer g.leave()
 	return g.ObjectStore.Put(ctx, key, r, opts)
 }
 
 func TestLimit(t *testing.T) {
-	inner := &gate{ObjectStore: folder(t)}
+	inner := &entrance{ObjectStore: folder(t)}
 	store := decorate.Limit(inner, 2)
 	var group errgroup.Group
 	for i := range 20 {

@@ -46,21 +46,61 @@ func (p *Provider) Describe(ctx context.Context, handles []string) (map[string]p
 func (p *Provider) volumes(ctx context.Context, ids []string) (map[string]types.Volume, error) {
 	found := map[string]types.Volume{}
 	for chunk := range slices.Chunk(ids, mostValues) {
-		pages := awsec2.NewDescribeVolumesPaginator(p.ec2, &awsec2.DescribeVolumesInput{
-			Filters: []types.Filter{filter("volume-id", chunk...)}, MaxResults: aws.Int32(pageSize),
-			IncludeManagedResources: aws.Bool(true), // EKS Auto Mode's may be hidden
-		})
-		for pages.HasMorePages() {
-			page, err := pages.NextPage(ctx)
-			if err != nil {
-				return nil, err
-			}
-			for _, v := range page.Volumes {
-				found[aws.ToString(v.VolumeId)] = v
-			}
+		volumes, err := p.filterVolumes(ctx, filter("volume-id", chunk...))
+		if err != nil {
+			return nil, err
+		}
+		for _, v := range volumes {
+			found[aws.ToString(v.VolumeId)] = v
 		}
 	}
 	return found, nil
+}
+
+func (p *Provider) filterVolumes(ctx context.Context, filters ...types.Filter) (found []types.Volume, err error) {
+	pages := awsec2.NewDescribeVolumesPaginator(p.ec2, &awsec2.DescribeVolumesInput{
+		Filters: filters, MaxResults: aws.Int32(pageSize),
+		IncludeManagedResources: aws.Bool(true), // EKS Auto Mode's may be hidden
+	})
+	for pages.HasMorePages() {
+		page, err := pages.NextPage(ctx)
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, page.Volumes...)
+	}
+	return found, nil
+}
+
+// FindVolumes gives the volumes of the account that have all of the tags (DescribeVolumes), in the order of their ids.
+func (p *Provider) FindVolumes(ctx context.Context, tags map[string]string) ([]plugins.Volume, error) {
+	filters, err := tagFilters(tags)
+	if err != nil {
+		return nil, p.fail(ctx, "find volumes", "", err)
+	}
+	described, err := p.filterVolumes(ctx, filters...)
+	if err != nil {
+		return nil, p.fail(ctx, "find volumes", fmt.Sprint(tags), err)
+	}
+	var found []plugins.Volume
+	for _, v := range described {
+		if out := p.volume(v); hasAll(out.Tags, tags) {
+			found = append(found, out)
+		}
+	}
+	slices.SortFunc(found, func(a, b plugins.Volume) int { return strings.Compare(a.Handle, b.Handle) })
+	return found, nil
+}
+
+// tagFilters choose what has all of the tags. What they match is not to be trusted with somebody's data: who asks looks again.
+func tagFilters(tags map[string]string) (filters []types.Filter, err error) {
+	if len(tags) == 0 {
+		return nil, configured("name at least one tag", "no tags are given")
+	}
+	for _, name := range slices.Sorted(maps.Keys(tags)) {
+		filters = append(filters, filter("tag:"+name, literal(tags[name])))
+	}
+	return filters, nil
 }
 
 func filter(name string, values ...string) types.Filter {
@@ -71,6 +111,7 @@ func filter(name string, values ...string) types.Filter {
 func (p *Provider) volume(v types.Volume) plugins.Volume {
 	out := plugins.Volume{
 		Handle: aws.ToString(v.VolumeId), SizeBytes: int64(aws.ToInt32(v.Size)) * gib, Region: p.region, Zone: aws.ToString(v.AvailabilityZone),
+		Created:    aws.ToTime(v.CreateTime),
 		Attributes: map[string]string{attrType: string(v.VolumeType)}, Tags: tagMap(v.Tags),
 	}
 	if len(v.Attachments) == 1 {
@@ -145,12 +186,9 @@ func withToken(token string, sets ...map[string]string) (map[string]string, erro
 
 // FindSnapshots gives the snapshots of the account that have all of the tags (DescribeSnapshots), in the order of their ids.
 func (p *Provider) FindSnapshots(ctx context.Context, tags map[string]string) ([]plugins.Snapshot, error) {
-	if len(tags) == 0 {
-		return nil, p.fail(ctx, "find snapshots", "", configured("name at least one tag", "no tags are given"))
-	}
-	var filters []types.Filter
-	for _, name := range slices.Sorted(maps.Keys(tags)) {
-		filters = append(filters, filter("tag:"+name, literal(tags[name])))
+	filters, err := tagFilters(tags)
+	if err != nil {
+		return nil, p.fail(ctx, "find snapshots", "", err)
 	}
 	described, err := p.snapshots(ctx, filters...)
 	if err != nil {
@@ -158,7 +196,6 @@ func (p *Provider) FindSnapshots(ctx context.Context, tags map[string]string) ([
 	}
 	var found []plugins.Snapshot
 	for _, s := range described {
-		// What the filter matches is not to be trusted with somebody's data.
 		if out := snapshot(s); hasAll(out.Tags, tags) {
 			found = append(found, out)
 		}

@@ -17,6 +17,7 @@ import (
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"kedge.dev/kedge/internal/awsconf"
+	"kedge.dev/kedge/internal/gate"
 	"kedge.dev/kedge/plugins"
 )
 
@@ -43,6 +44,7 @@ func (s *Store) fail(ctx context.Context, op, key string, err error) error {
 		if !errors.Is(e.Err, ctx.Err()) {
 			e.Err = fmt.Errorf("%w: %w", ctx.Err(), e.Err)
 		}
+	case errors.Is(err, gate.ErrShut): // neither has it
 	case errors.Is(err, plugins.ErrRetained):
 		e.Remedy = "wait until the retention ends"
 	case errors.Is(err, errNoLock):

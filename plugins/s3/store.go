@@ -18,6 +18,7 @@ import (
 
 	"kedge.dev/kedge/api/v1alpha1"
 	"kedge.dev/kedge/internal/awsconf"
+	"kedge.dev/kedge/internal/gate"
 	"kedge.dev/kedge/plugins"
 )
 
@@ -48,6 +49,8 @@ type Options struct {
 	MaxAttempts int
 	// Stall is how long a read may wait for bytes before its connection is given up and the read resumed. Zero means a minute.
 	Stall time.Duration
+	// Gate is passed by each request that changes something: every part of an upload, every attempt. Nil is always open.
+	Gate *gate.Gate
 	// Now is the clock that retention and messages are held against; nil means time.Now. Requests are signed by the SDK's own.
 	Now func() time.Time
 }
@@ -137,6 +140,7 @@ func (s *Store) configure(ctx context.Context, loc v1alpha1.S3Location) error {
 			o.BaseEndpoint = aws.String(loc.Endpoint)
 		}
 		o.UsePathStyle = loc.PathStyle
+		o.HTTPClient = awsconf.Gated(o.HTTPClient, s.opts.Gate)
 		o.Retryer = awsconf.NewRetryer(s.opts.MaxAttempts, retried...)
 		o.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenRequired
 		// Ranges have no checksum to be held against; who reads archives checks their SHA-256.

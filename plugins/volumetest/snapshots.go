@@ -401,6 +401,44 @@ func testCreateVolumeOfNothing(t *testing.T, w *World) {
 	count(t, "volumes", w.Volumes(), 0)
 }
 
+func testFindVolumes(t *testing.T, w *World) {
+	w.NewVolume(t, "") // which has none of the tags
+	made := map[string]string{}
+	for token, tags := range map[string]map[string]string{"1": {"a": "x", "b": "y"}, "2": {"a": "x", "b": "z"}, "3": {"a": "*"}} {
+		v, err := w.Provider.CreateVolume(t.Context(), plugins.VolumeRequest{Token: token, SizeBytes: 1 << 30, Zone: w.Zone, Attributes: w.Attributes, Tags: tags})
+		if err != nil {
+			t.Fatal(err)
+		}
+		made[v.Handle] = token
+	}
+	for _, c := range []struct {
+		tags map[string]string
+		want string
+	}{
+		{map[string]string{"a": "x"}, "12"},
+		{map[string]string{"a": "x", "b": "z"}, "2"},
+		{map[string]string{"a": "*"}, "3"},
+		{map[string]string{"a": "y"}, ""},
+	} {
+		found, err := w.Provider.FindVolumes(t.Context(), c.tags)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var tokens []string
+		for _, v := range found {
+			tokens = append(tokens, made[v.Handle])
+			if v.Created.IsZero() || v.SizeBytes != 1<<30 {
+				t.Errorf("FindVolumes gives %+v", v)
+			}
+		}
+		if slices.Sort(tokens); strings.Join(tokens, "") != c.want {
+			t.Errorf("FindVolumes(%v) gives those of tokens %v, want %s", c.tags, tokens, c.want)
+		}
+	}
+	_, err := w.Provider.FindVolumes(t.Context(), nil)
+	want(t, "FindVolumes without a tag", err, plugins.ErrConfig)
+}
+
 func testDeleteVolume(t *testing.T, w *World) {
 	made, err := w.Provider.CreateVolume(t.Context(), plugins.VolumeRequest{Token: "empty", SizeBytes: 1 << 30, Zone: w.Zone, Attributes: w.Attributes})
 	if err != nil {

@@ -94,6 +94,7 @@ func TestSnapshotter(t *testing.T, open Open) {
 		{"EmptyVolume", testEmptyVolume},
 		{"LostReplyOfVolume", testLostReplyOfVolume},
 		{"CreateVolumeOfNothing", testCreateVolumeOfNothing},
+		{"FindVolumes", testFindVolumes},
 		{"DeleteVolume", testDeleteVolume},
 		{"Cancel", testCancel},
 	})

@@ -29,6 +29,7 @@ const (
 	TagRestore = "kedge.dev/restore"     // the restore's name
 	TagUID     = "kedge.dev/restore-uid" // its uid
 	TagClaim   = "kedge.dev/claim"       // "namespace/name" in the target
+	TagCluster = "kedge.dev/cluster-uid" // of the target
 	// TagRole is RoleTemporary on a snapshot that is needed only until volumes were made of it.
 	TagRole       = "kedge.dev/role"
 	RoleTemporary = "temporary"

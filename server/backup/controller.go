@@ -17,6 +17,7 @@ import (
 
 	"kedge.dev/kedge/api/v1alpha1"
 	"kedge.dev/kedge/backup/archive"
+	"kedge.dev/kedge/backup/volumes"
 	"kedge.dev/kedge/plugins/selection"
 	"kedge.dev/kedge/server/location"
 	"kedge.dev/kedge/server/metrics"
@@ -27,13 +28,16 @@ import (
 
 // The bounds of patience.
 const (
-	// maxAttempts is how often a backup that fails is begun again. Attempts that ended with their server do not count as failed.
-	maxAttempts = 3
-	// retryAfter is the wait before the second attempt; each further one waits twice as long.
+	// maxFailures is how many attempts at a backup may fail. Those that ended with their server did not fail.
+	maxFailures = 3
+	// retryAfter is the wait after the first failure; each further one waits twice as long.
 	retryAfter = 15 * time.Second
 	// unableFor is how long a backup waits for a location that cannot be used, so that its schedule is not stopped for ever.
 	unableFor = time.Hour
 )
+
+// reasonAttemptFailed is the reason of the condition Ready between an attempt that failed and the next.
+const reasonAttemptFailed = "AttemptFailed"
 
 // Pool runs the backups of a server.
 type Pool = pool.Pool[*archive.Record]
@@ -150,6 +154,9 @@ func (r *Reconciler) check(b *v1alpha1.Backup) error {
 	if _, err := selection.Compile(b.Spec.Selection); err != nil {
 		return outcome.Stalled("InvalidSpec", fmt.Errorf("read the spec: %w", err))
 	}
+	if _, err := volumes.Compile(b.Spec.Volumes); err != nil {
+		return outcome.Stalled("InvalidSpec", fmt.Errorf("read the spec: %w", err))
+	}
 	if b.Spec.TTL.Duration < 0 {
 		return outcome.Stalled("InvalidSpec", errors.New("read the spec: spec.ttl: it is negative"))
 	}
@@ -172,18 +179,20 @@ func (r *Reconciler) note(b *v1alpha1.Backup, state pool.State[*archive.Record])
 
 // ended takes over what the work returned.
 func (r *Reconciler) ended(b *v1alpha1.Backup, state pool.State[*archive.Record]) error {
-	err := state.Err
+	err, s := state.Err, &b.Status
 	switch {
 	case err == nil:
 		r.sealed(b, state.Result)
 	case errors.Is(err, pool.ErrCancelled):
 		r.finish(b, v1alpha1.PhaseCancelled, "It was cancelled; nothing of it stays.")
-	case outcome.Of(err).Kind == outcome.IsStalled || b.Status.Attempts >= maxAttempts:
+	case outcome.Of(err).Kind == outcome.IsStalled || s.Failures+1 >= maxFailures:
+		s.Failures++
 		r.finish(b, v1alpha1.PhaseFailed, err.Error())
 	default:
+		s.Failures++
 		r.Pool.Forget(b.UID)
 		r.Metrics.AttemptFailed(metrics.KindBackup, outcome.Of(err).Reason)
-		return outcome.Waiting("AttemptFailed", retryAfter<<(b.Status.Attempts-1), fmt.Errorf("attempt %d of %d failed, it is begun again: %w", b.Status.Attempts, maxAttempts, err))
+		return outcome.Waiting(reasonAttemptFailed, retryAfter<<(s.Failures-1), fmt.Errorf("failure %d of %d, it is begun again: %w", s.Failures, maxFailures, err))
 	}
 	return nil
 }
@@ -191,7 +200,7 @@ func (r *Reconciler) ended(b *v1alpha1.Backup, state pool.State[*archive.Record]
 // sealed shows the archive that was made.
 func (r *Reconciler) sealed(b *v1alpha1.Backup, record *archive.Record) {
 	s := location.StatusOf(&archive.Entry{Name: record.Name, UID: record.UID, Record: record}, b.Status.StorageLocation)
-	s.ObservedGeneration, s.Attempts, s.Conditions = b.Generation, b.Status.Attempts, b.Status.Conditions
+	s.ObservedGeneration, s.Attempts, s.Failures, s.Conditions = b.Generation, b.Status.Attempts, b.Status.Failures, b.Status.Conditions
 	b.Status = s
 	r.set(b, location.ReadyCondition(s.Phase, ""))
 }
@@ -203,9 +212,10 @@ func (r *Reconciler) finish(b *v1alpha1.Backup, phase v1alpha1.Phase, message st
 	r.set(b, location.ReadyCondition(phase, message))
 }
 
-// unable notes why a backup cannot be begun; what only a change of its spec could mend, or has lasted too long, is its end.
+// unable notes why a backup cannot be begun; what only a change of its spec could mend, or has lasted too long, is its end. An attempt that
+// failed took its time, and the next is begun however long that was.
 func (r *Reconciler) unable(b *v1alpha1.Backup, err error) {
-	late := r.Now().Sub(b.CreationTimestamp.Time) > unableFor
+	late := outcome.Of(err).Reason != reasonAttemptFailed && r.Now().Sub(b.CreationTimestamp.Time) > unableFor
 	if outcome.Of(err).Kind == outcome.IsStalled || late {
 		if late {
 			err = fmt.Errorf("given up after %s: %w", unableFor, err)

@@ -87,24 +87,24 @@ func (r *Runner) engine(ctx context.Context, b *v1alpha1.Backup, place *location
 	if err != nil {
 		return nil, err
 	}
-	client, err := kube.New(As(r.Config, b.Namespace, b.Spec.ServiceAccountName), r.KubeOptions)
+	own, err := kube.New(r.Config, r.KubeOptions)
+	if err != nil {
+		return nil, fmt.Errorf("connect to the cluster: %w", err)
+	}
+	as, err := kube.New(As(r.Config, b.Namespace, b.Spec.ServiceAccountName), r.KubeOptions)
 	if err != nil {
 		return nil, fmt.Errorf("connect to the cluster: %w", err)
 	}
 	var providers []plugins.VolumeProvider
 	if b.Spec.Volumes != nil {
-		if providers, err = location.VolumeProviders(ctx, &place.Object.Spec); err != nil {
+		if providers, err = place.VolumeProviders(ctx); err != nil {
 			return nil, err
 		}
-	}
-	own, err := kube.New(r.Config, r.KubeOptions)
-	if err != nil {
-		return nil, fmt.Errorf("connect to the cluster: %w", err)
 	}
 	return &backup.Engine{
 		Mover:     r.Movers.With(own, place.Object.Name, r.Now),
 		Providers: providers, Repository: place.Repository,
-		Kube: client, Open: backup.At(place.Archive), PublicKey: place.Object.Spec.PublicKey, Signer: signer,
+		Kube: as, Look: own, Open: backup.At(place.Archive), PublicKey: place.Object.Spec.PublicKey, Signer: signer,
 		Version: r.Version, Now: r.Now, Rand: r.Rand, SpoolDir: r.SpoolDir,
 		Events: backup.Events{
 			Progress: func(p backup.Progress) {

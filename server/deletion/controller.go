@@ -129,7 +129,7 @@ func (r *Reconciler) step(ctx context.Context, object *v1alpha1.DeleteBackupRequ
 	case err != nil:
 		return fmt.Errorf("delete backup %s: %w", object.Spec.BackupName, err)
 	}
-	if uid := retention.ArchiveUID(&b); uid != object.Spec.BackupUID {
+	if uid := b.ArchiveUID(); uid != object.Spec.BackupUID {
 		return outcome.Stalled("UIDMismatch", fmt.Errorf("delete backup %s: spec.backupUID is %s, but the backup that has this name now is %s: look at it, and name the one that is meant", b.Name, object.Spec.BackupUID, uid))
 	}
 	if !b.Status.Phase.Final() {
@@ -261,7 +261,7 @@ func (r *Reconciler) restoring(ctx context.Context, b *v1alpha1.Backup) (string,
 	}
 	for i := range list.Items {
 		s := &list.Items[i]
-		if called := s.Spec.BackupName; !s.Status.Phase.Final() && (called == b.Name || called == retention.ArchiveUID(b)) {
+		if called := s.Spec.BackupName; !s.Status.Phase.Final() && (called == b.Name || called == b.ArchiveUID()) {
 			return s.Name, nil
 		}
 	}

@@ -180,7 +180,7 @@ func check(spec *v1alpha1.DownloadRequestSpec) (age.Recipient, error) {
 				return nil, fmt.Errorf("spec.selection: %w", err)
 			}
 		}
-	case v1alpha1.DownloadBackupLog, v1alpha1.DownloadBackupReport, v1alpha1.DownloadBackupVerify, v1alpha1.DownloadRestoreLog, v1alpha1.DownloadRestoreReport:
+	case v1alpha1.DownloadBackupLog, v1alpha1.DownloadBackupReport, v1alpha1.DownloadBackupVolumes, v1alpha1.DownloadBackupVerify, v1alpha1.DownloadRestoreLog, v1alpha1.DownloadRestoreReport:
 	default:
 		return nil, fmt.Errorf("spec.target: %q is not known", spec.Target)
 	}

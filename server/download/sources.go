@@ -64,6 +64,8 @@ func (s *Sources) write(ctx context.Context, namespace string, spec *v1alpha1.Do
 		}
 		encoder := json.NewEncoder(w)
 		return Rows(ctx, reader, selected, func(row archive.Row) error { return encoder.Encode(row) })
+	case v1alpha1.DownloadBackupVolumes:
+		return writeVolumes(ctx, reader, w)
 	case v1alpha1.DownloadBackupItem:
 		return writeItem(ctx, reader, spec.Item, w)
 	default:
@@ -127,6 +129,20 @@ func writeItem(ctx context.Context, reader *archive.Reader, item *v1alpha1.ItemR
 	}
 	_, err = w.Write(raw)
 	return err
+}
+
+func writeVolumes(ctx context.Context, reader *archive.Reader, w io.Writer) error {
+	rows, err := reader.Volumes(ctx)
+	if err != nil {
+		return err
+	}
+	encoder := json.NewEncoder(w)
+	for i := range rows {
+		if err := encoder.Encode(&rows[i]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Verification is the answer of BackupVerify.

@@ -249,10 +249,10 @@ func (j *Journal) Close() error { return nil }
 // Remove deletes the journal of a restore that has come to its end.
 func Remove(ctx context.Context, store *Store) error {
 	s := series{store, "journal"}
-	numbers, err := s.numbers(ctx)
+	members, err := s.members(ctx)
 	if err != nil {
 		return err
 	}
-	slices.Reverse(numbers) // what is left after a kill in between is a journal still
-	return s.remove(ctx, numbers)
+	slices.Reverse(members) // what is left after a kill in between is a journal still
+	return s.remove(ctx, members)
 }

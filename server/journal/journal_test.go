@@ -360,3 +360,35 @@ func BenchmarkAppend(b *testing.B) {
 		})
 	}
 }
+
+// TestRemoveOnlyWhatWasListed has a process remove Secrets that it listed before another took the restore over and wrote under the same names.
+func TestRemoveOnlyWhatWasListed(t *testing.T) {
+	c := world(t, "removal")
+	store := storeFor(t, c, "removal", "late")
+	s := series{store, "report"}
+	for n := 1; n <= 2; n++ {
+		if err := s.create(t.Context(), n, []byte("of a process that was killed")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	listed, err := s.members(t.Context())
+	if err != nil || len(listed) != 2 {
+		t.Fatalf("%v, %v", listed, err)
+	}
+	other := series{&Store{Client: c, Lister: c, Owner: store.Owner, Writer: "other"}, "report"}
+	if err := other.remove(t.Context(), listed[1:]); err != nil {
+		t.Fatal(err)
+	}
+	if err := other.create(t.Context(), 2, []byte("of the one that goes on")); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.remove(t.Context(), listed); !errors.Is(err, ErrFenced) {
+		t.Errorf("it removed another's: %v", err)
+	}
+	if kept, err := s.get(t.Context(), 2); err != nil || string(kept) != "of the one that goes on" {
+		t.Errorf("%q, %v", kept, err)
+	}
+	if err := s.remove(t.Context(), listed[:1]); err != nil { // it is gone: a reply that was lost
+		t.Error(err)
+	}
+}

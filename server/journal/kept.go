@@ -35,11 +35,11 @@ type reportHead struct {
 // PutReport keeps the report of a restore for as long as its object is there. A report that is there already stays.
 func PutReport(ctx context.Context, store *Store, report *restore.Report) error {
 	s := series{store, "report"}
-	numbers, err := s.numbers(ctx)
-	if err != nil || slices.Contains(numbers, 1) {
+	members, err := s.members(ctx)
+	if err != nil || len(members) > 0 && members[0].n == 1 {
 		return err
 	}
-	if err := s.remove(ctx, numbers); err != nil { // of a process that was killed on its way
+	if err := s.remove(ctx, members); err != nil { // of a process that was killed on its way
 		return err
 	}
 	var packed bytes.Buffer

@@ -4,6 +4,7 @@ package journal
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"kedge.dev/kedge/api/v1alpha1"
@@ -63,9 +65,25 @@ func (s series) name(n int) string {
 	return fmt.Sprintf("kedge-%s-%s-%0*d", s.part, s.Owner.UID, digits, n)
 }
 
+// member is one Secret of a series as it was listed.
+type member struct {
+	n   int
+	uid types.UID
+}
+
 // numbers gives what is there, in order.
 func (s series) numbers(ctx context.Context) ([]int, error) {
-	var all []int
+	all, err := s.members(ctx)
+	out := make([]int, len(all))
+	for i := range all {
+		out[i] = all[i].n
+	}
+	return out, err
+}
+
+// members gives what is there, in order.
+func (s series) members(ctx context.Context) ([]member, error) {
+	var all []member
 	opts := []client.ListOption{
 		client.InNamespace(s.Owner.Namespace), client.MatchingLabels{RestoreLabel: string(s.Owner.UID), PartLabel: s.part}, client.Limit(500),
 	}
@@ -82,10 +100,10 @@ func (s series) numbers(ctx context.Context) ([]int, error) {
 			if !ours || err != nil || n < 1 || list.Items[i].Name != s.name(n) {
 				continue
 			}
-			all = append(all, n)
+			all = append(all, member{n, list.Items[i].UID})
 		}
 		if next = list.Continue; next == "" {
-			slices.Sort(all)
+			slices.SortFunc(all, func(a, b member) int { return cmp.Compare(a.n, b.n) })
 			return all, nil
 		}
 	}
@@ -144,13 +162,18 @@ func (s series) create(ctx context.Context, n int, data []byte) error {
 	return fmt.Errorf("write Secret %s: it exists: %w", s.name(n), ErrFenced)
 }
 
-// remove deletes Secrets of the series.
-func (s series) remove(ctx context.Context, numbers []int) error {
-	for _, n := range numbers {
-		secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: s.Owner.Namespace, Name: s.name(n)}}
-		err := retried(ctx, func(ctx context.Context) error { return s.Client.Delete(ctx, secret) })
+// remove deletes Secrets of the series, those that were listed and no others: what has come under the same name since is another process's.
+func (s series) remove(ctx context.Context, members []member) error {
+	for _, m := range members {
+		secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: s.Owner.Namespace, Name: s.name(m.n)}}
+		err := retried(ctx, func(ctx context.Context) error {
+			return s.Client.Delete(ctx, secret, client.Preconditions{UID: &m.uid})
+		})
+		if apierrors.IsConflict(err) {
+			return fmt.Errorf("remove Secret %s: %w", s.name(m.n), ErrFenced)
+		}
 		if client.IgnoreNotFound(err) != nil {
-			return fmt.Errorf("remove Secret %s: %w", s.name(n), err)
+			return fmt.Errorf("remove Secret %s: %w", s.name(m.n), err)
 		}
 	}
 	return nil

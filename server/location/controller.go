@@ -87,6 +87,14 @@ func (r *Reconciler) look(ctx context.Context, object *v1alpha1.BackupStorageLoc
 		return err
 	}
 	s.URL, s.PublicKey, s.ID = place.Store.String(), place.Archive.PublicKey(), place.Archive.ID()
+	// In this order: an archive that is listed after its object was seen to be missing has none. The other way round, what is deleted between
+	// the two, object and archive, would be shown again.
+	var shown v1alpha1.BackupList
+	if err := r.Client.List(ctx, &shown, client.InNamespace(object.Namespace)); err != nil {
+		err = fmt.Errorf("list the Backup objects: %w", err)
+		r.set(object, status.Failed(Synced, err))
+		return err
+	}
 	entries, err := place.Entries(ctx)
 	if err != nil {
 		r.unavailable(object, err)
@@ -95,7 +103,7 @@ func (r *Reconciler) look(ctx context.Context, object *v1alpha1.BackupStorageLoc
 	now := metav1.NewTime(r.Now())
 	s.Phase, s.LastValidationTime, s.Backups = v1alpha1.LocationAvailable, &now, len(entries)
 	r.set(object, status.Condition{Type: status.Ready, Status: metav1.ConditionTrue, Reason: "Available", Message: "The location answers and its key is the expected one."})
-	unreadable, err := r.show(ctx, object, entries)
+	unreadable, err := r.show(ctx, object, shown.Items, entries)
 	if err != nil {
 		r.set(object, status.Failed(Synced, err))
 		return err
@@ -104,7 +112,7 @@ func (r *Reconciler) look(ctx context.Context, object *v1alpha1.BackupStorageLoc
 	c := status.Condition{Type: Synced, Status: metav1.ConditionTrue, Reason: "Synced", Message: fmt.Sprintf("%d backups are shown.", len(entries)-len(unreadable))}
 	if len(unreadable) > 0 {
 		c.Reason = "SomeUnreadable"
-		c.Message += fmt.Sprintf(" %d cannot be read, the first: %v", len(unreadable), unreadable[0])
+		c.Message += fmt.Sprintf(" %d cannot be shown, the first: %v", len(unreadable), unreadable[0])
 	}
 	r.set(object, c)
 	return nil

@@ -22,6 +22,8 @@ import (
 
 	"kedge.dev/kedge/api/v1alpha1"
 	"kedge.dev/kedge/backup/archive"
+	"kedge.dev/kedge/backup/volumes"
+	"kedge.dev/kedge/internal/gate"
 	"kedge.dev/kedge/plugins"
 	"kedge.dev/kedge/plugins/decorate"
 	"kedge.dev/kedge/server/outcome"
@@ -36,6 +38,8 @@ type Registry struct {
 	Namespace string
 	// PrivateDir is a folder, best in memory, where credentials files are put that come from Secrets.
 	PrivateDir string
+	// Gate is passed by everything that changes a store. Nil is always open.
+	Gate *gate.Gate
 	// Observe is told of every operation on the store of a location; nil is not.
 	Observe func(location string) func(ctx context.Context, e decorate.Event)
 	Now     func() time.Time
@@ -62,6 +66,7 @@ type Place struct {
 
 	registry *Registry
 	listing  listing
+	named    volumes.Named // the copies that backups name
 
 	keysMu sync.Mutex
 	keys   *archive.Keys
@@ -225,7 +230,7 @@ func (r *Registry) open(ctx context.Context, object *v1alpha1.BackupStorageLocat
 		}
 		spec.S3.CredentialsFile = path
 	}
-	opts := StoreOptions{Create: true, Now: r.Now}
+	opts := StoreOptions{Create: true, Gate: r.Gate, Now: r.Now}
 	if r.Observe != nil {
 		opts.Observe = r.Observe(object.Name)
 	}
@@ -246,7 +251,7 @@ func (r *Registry) open(ctx context.Context, object *v1alpha1.BackupStorageLocat
 	}
 	full := object.DeepCopy()
 	full.Spec = *spec
-	located = located.WithElsewhere(RemoveSnapshots(spec, located.ID()))
+	located = located.WithElsewhere(RemoveSnapshots(spec, r.Gate, located.ID()))
 	return &Place{Object: full, Store: store, Archive: located, registry: r}, nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"kedge.dev/kedge/api/v1alpha1"
+	"kedge.dev/kedge/internal/gate"
 	"kedge.dev/kedge/plugins"
 	"kedge.dev/kedge/plugins/decorate"
 	"kedge.dev/kedge/plugins/file"
@@ -19,6 +20,8 @@ import (
 type StoreOptions struct {
 	// Create makes a folder that does not exist.
 	Create bool
+	// Gate is passed by everything that changes the store. Nil is always open.
+	Gate *gate.Gate
 	// Observe is told of every operation; nil is not.
 	Observe func(ctx context.Context, e decorate.Event)
 	Now     func() time.Time
@@ -30,7 +33,7 @@ func OpenStore(ctx context.Context, spec *v1alpha1.BackupStorageLocationSpec, op
 	if err != nil {
 		return nil, err
 	}
-	return decorate.Wrap(store, decorate.Options{ReadOnly: spec.ReadOnly, Observe: opts.Observe, Now: opts.Now})
+	return decorate.Wrap(store, decorate.Options{ReadOnly: spec.ReadOnly, Gate: opts.Gate, Observe: opts.Observe, Now: opts.Now})
 }
 
 func provider(ctx context.Context, spec *v1alpha1.BackupStorageLocationSpec, opts StoreOptions) (plugins.ObjectStore, error) {
@@ -38,7 +41,7 @@ func provider(ctx context.Context, spec *v1alpha1.BackupStorageLocationSpec, opt
 	case spec.S3 != nil && spec.File != nil:
 		return nil, fmt.Errorf("%w: both s3 and file are set", plugins.ErrConfig)
 	case spec.S3 != nil:
-		return s3.New(ctx, *spec.S3, s3.Options{Now: opts.Now})
+		return s3.New(ctx, *spec.S3, s3.Options{Gate: opts.Gate, Now: opts.Now})
 	case spec.File != nil:
 		return file.New(*spec.File, file.Options{Create: opts.Create, Now: opts.Now})
 	}

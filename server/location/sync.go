@@ -3,7 +3,11 @@ package location
 import (
 	"context"
 	"fmt"
+	"hash/fnv"
 	"maps"
+	"slices"
+	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -25,20 +29,14 @@ const showAtOnce = 16
 // object is read from, may be older than the backup.
 const settled = 2 * time.Minute
 
-// show makes the Backup objects agree with what a location holds: an archive without an object gets one, an object follows the expiry of
-// its archive, and an object whose archive is gone goes too. It gives what is wrong with entries that cannot be read.
-func (r *Reconciler) show(ctx context.Context, location *v1alpha1.BackupStorageLocation, entries []archive.Entry) (unreadable []error, err error) {
-	var list v1alpha1.BackupList
-	if err := r.Client.List(ctx, &list, client.InNamespace(location.Namespace)); err != nil {
-		return nil, fmt.Errorf("list the Backup objects: %w", err)
+// show makes the Backup objects, as they were before the location was listed, agree with what it holds: an archive without an object gets one, an object follows the expiry of
+// its archive, and an object whose archive is gone goes too. It gives what is wrong with entries that cannot be read, or not be shown.
+func (r *Reconciler) show(ctx context.Context, location *v1alpha1.BackupStorageLocation, objects []v1alpha1.Backup, entries []archive.Entry) (unreadable []error, err error) {
+	shown, names, err := r.sort(ctx, location, objects)
+	if err != nil {
+		return nil, err
 	}
-	shown := map[string]*v1alpha1.Backup{}
-	names := map[string]bool{}
-	for i := range list.Items {
-		b := &list.Items[i]
-		names[b.Name] = true
-		shown[archiveUID(b)] = b
-	}
+	var refused refusals
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.SetLimit(showAtOnce)
 	held := make(map[string]bool, len(entries))
@@ -52,19 +50,17 @@ func (r *Reconciler) show(ctx context.Context, location *v1alpha1.BackupStorageL
 		b := shown[e.UID]
 		switch {
 		case b != nil && (b.Annotations[v1alpha1.ArchiveUIDAnnotation] != "" || b.Status.Phase.Final()):
-			group.Go(func() error { return r.follow(groupCtx, b, e, location.Name) })
+			group.Go(func() error { return refused.take(r.follow(groupCtx, b, e, location.Name)) })
 		case b == nil && !e.Deleting:
-			name := e.Name
-			if names[name] {
-				name = distinct(e)
-			}
+			name := freeName(e, location.Name, names)
 			names[name] = true
-			group.Go(func() error { return r.create(groupCtx, name, e, location) })
+			group.Go(func() error { return refused.take(r.create(groupCtx, name, e, location)) })
 		}
 	}
 	if err := group.Wait(); err != nil {
 		return unreadable, err
 	}
+	unreadable = append(unreadable, refused.sorted()...)
 	for uid, b := range shown {
 		if !held[uid] && r.orphaned(b, location.Name) {
 			if err := r.remove(ctx, b); err != nil {
@@ -75,22 +71,72 @@ func (r *Reconciler) show(ctx context.Context, location *v1alpha1.BackupStorageL
 	return unreadable, nil
 }
 
-// archiveUID is the uid of the archive that an object shows, or will become.
-func archiveUID(b *v1alpha1.Backup) string {
-	if uid := b.Annotations[v1alpha1.ArchiveUIDAnnotation]; uid != "" {
-		return uid
-	}
-	if b.Status.ArchiveUID != "" {
-		return b.Status.ArchiveUID
-	}
-	return string(b.UID)
+// refusals are the objects that the API server does not take for what a record says. Records are written by others; one hides no other.
+type refusals struct {
+	mu   sync.Mutex
+	list []error
 }
 
-// distinct is the name of the object for an archive whose own name another object has.
-func distinct(e *archive.Entry) string {
-	const most = 253
+// take keeps a refusal, and gives back any other error.
+func (r *refusals) take(err error) error {
+	if !apierrors.IsInvalid(err) && !apierrors.IsBadRequest(err) && !apierrors.IsRequestEntityTooLargeError(err) {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.list = append(r.list, err)
+	return nil
+}
+
+func (r *refusals) sorted() []error {
+	slices.SortFunc(r.list, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
+	return r.list
+}
+
+// sort gives those of the Backup objects that show archives of the location, by the archive's uid, and the names of all. An archive may lie in several
+// locations, one a replica of the other; each has an object of its own for it. An object of a location that there is no longer is taken over.
+func (r *Reconciler) sort(ctx context.Context, location *v1alpha1.BackupStorageLocation, objects []v1alpha1.Backup) (shown map[string]*v1alpha1.Backup, names map[string]bool, err error) {
+	var locations v1alpha1.BackupStorageLocationList
+	if err := r.Client.List(ctx, &locations, client.InNamespace(location.Namespace)); err != nil {
+		return nil, nil, fmt.Errorf("list the locations: %w", err)
+	}
+	others := map[string]bool{}
+	for i := range locations.Items {
+		others[locations.Items[i].Name] = locations.Items[i].Name != location.Name
+	}
+	shown, names = map[string]*v1alpha1.Backup{}, map[string]bool{}
+	for i := range objects {
+		b := &objects[i]
+		names[b.Name] = true
+		of := orElse(b.Status.StorageLocation, b.Spec.StorageLocation)
+		if of == location.Name || !others[of] && shown[b.ArchiveUID()] == nil {
+			shown[b.ArchiveUID()] = b
+		}
+	}
+	return shown, names, nil
+}
+
+// freeName is the name of the object for an archive: its own, or where another object has that, one with the beginning of its uid; a copy of
+// an archive whose object has that one too adds what stands for its location.
+func freeName(e *archive.Entry, location string, taken map[string]bool) string {
 	suffix := "-" + e.UID[:min(len(e.UID), 8)]
-	return e.Name[:min(len(e.Name), most-len(suffix))] + suffix
+	sum := fnv.New32a()
+	sum.Write([]byte(location)) // never fails
+	for _, s := range []string{"", suffix} {
+		if name := suffixed(e.Name, s); !taken[name] {
+			return name
+		}
+	}
+	return suffixed(e.Name, fmt.Sprintf("%s-%08x", suffix, sum.Sum32()))
+}
+
+// suffixed adds to a name, which is shortened where there is no room.
+func suffixed(name, suffix string) string {
+	const most = 253
+	if len(name) > most-len(suffix) {
+		name = strings.TrimRight(name[:most-len(suffix)], "-.")
+	}
+	return name + suffix
 }
 
 // create makes the object of an archive that has none.
@@ -117,7 +163,7 @@ func (r *Reconciler) follow(ctx context.Context, b *v1alpha1.Backup, e *archive.
 	want := StatusOf(e, location)
 	have := b.DeepCopy()
 	s := &b.Status
-	want.Conditions, want.Attempts = s.Conditions, s.Attempts
+	want.Conditions, want.Attempts, want.Failures = s.Conditions, s.Attempts, s.Failures
 	want.ObservedGeneration = b.Generation
 	// What was written with parts of a second comes back without.
 	want.StartTime, want.CompletionTime = seconds(want.StartTime), seconds(want.CompletionTime)
@@ -126,7 +172,10 @@ func (r *Reconciler) follow(ctx context.Context, b *v1alpha1.Backup, e *archive.
 		*s = want
 		status.Set(&s.Conditions, r.Now(), b.Generation, ReadyCondition(want.Phase, want.Message))
 	}
-	return client.IgnoreNotFound(status.Patch(ctx, r.Client, b, have))
+	if err := client.IgnoreNotFound(status.Patch(ctx, r.Client, b, have)); err != nil {
+		return fmt.Errorf("show backup %s: %w", e.ID(), err)
+	}
+	return nil
 }
 
 // ReadyCondition is the condition Ready of a Backup whose archive is sealed.

@@ -9,23 +9,25 @@ import (
 	"kedge.dev/kedge/backup/archive"
 	"kedge.dev/kedge/backup/volumes"
 	"kedge.dev/kedge/internal/awsconf"
+	"kedge.dev/kedge/internal/gate"
 	"kedge.dev/kedge/plugins"
 	"kedge.dev/kedge/plugins/ebs"
+	"kedge.dev/kedge/plugins/file"
 	"kedge.dev/kedge/volume/repository"
 )
 
 // RestoreProviders are those that a restore of the backup needs: none where it makes no volumes.
-func RestoreProviders(ctx context.Context, spec *v1alpha1.BackupStorageLocationSpec, backup *archive.Record, what v1alpha1.VolumeRestore) ([]plugins.VolumeProvider, error) {
+func RestoreProviders(ctx context.Context, spec *v1alpha1.BackupStorageLocationSpec, pass *gate.Gate, backup *archive.Record, what v1alpha1.VolumeRestore) ([]plugins.VolumeProvider, error) {
 	if backup.Counts.Volumes == 0 || what == v1alpha1.VolumesKeep {
 		return nil, nil
 	}
-	return VolumeProviders(ctx, spec)
+	return VolumeProviders(ctx, spec, pass)
 }
 
 // RemoveSnapshots is what a location removes of a deleted backup elsewhere: the snapshots that were made for it.
-func RemoveSnapshots(spec *v1alpha1.BackupStorageLocationSpec, id string) archive.Elsewhere {
+func RemoveSnapshots(spec *v1alpha1.BackupStorageLocationSpec, pass *gate.Gate, id string) archive.Elsewhere {
 	return func(ctx context.Context, uid string) error {
-		providers, err := VolumeProviders(ctx, spec)
+		providers, err := VolumeProviders(ctx, spec, pass)
 		if err != nil {
 			return err
 		}
@@ -37,7 +39,21 @@ func RemoveSnapshots(spec *v1alpha1.BackupStorageLocationSpec, id string) archiv
 // dir; "" keeps none. Opening needs the location's private key.
 func Repository(ctx context.Context, store plugins.ObjectStore, keys *archive.Keys, opts repository.Options) (*repository.Repository, error) {
 	seal := repository.Keys{Random: rand.Reader, Seal: keys.Seal, Open: keys.Open}
-	return repository.Connect(ctx, store, seal, repository.CreateOptions{}, opts)
+	var create repository.CreateOptions
+	if _, folder := plugins.As[*file.Store](store); folder {
+		create.Layout = repository.LayoutFolder
+	}
+	return repository.Connect(ctx, store, seal, create, opts)
+}
+
+// VolumeProviders are those of the cluster that the server works for.
+func (p *Place) VolumeProviders(ctx context.Context) ([]plugins.VolumeProvider, error) {
+	return VolumeProviders(ctx, &p.Object.Spec, p.registry.Gate)
+}
+
+// RestoreProviders are those that a restore of the backup needs.
+func (p *Place) RestoreProviders(ctx context.Context, backup *archive.Record, what v1alpha1.VolumeRestore) ([]plugins.VolumeProvider, error) {
+	return RestoreProviders(ctx, &p.Object.Spec, p.registry.Gate, backup, what)
 }
 
 // Repository opens the place's repository of volume copies. Who opens it closes it.
@@ -49,9 +65,24 @@ func (p *Place) Repository(ctx context.Context) (*repository.Repository, error) 
 	return Repository(ctx, p.Store, keys, repository.Options{Now: p.registry.Now, ReadOnly: p.Object.Spec.ReadOnly})
 }
 
+// Maintenance is that of the place's repository of volume copies; nil where the location has none, or may not be written.
+func (p *Place) Maintenance(ctx context.Context) (*volumes.Maintenance, error) {
+	if p.Object.Spec.ReadOnly {
+		return nil, nil
+	}
+	if there, err := repository.Exists(ctx, p.Store); err != nil || !there {
+		return nil, err
+	}
+	keys, err := p.Keys(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &volumes.Maintenance{Location: p.Archive, Keys: keys, Entries: p.Entries, Named: &p.named, Repository: p.Repository}, nil
+}
+
 // VolumeProviders are those of the cluster that this process works for. AWS is reached with the SDK's default chain, in the chain's
-// region; where it has none, in the region of the location's bucket. The network is asked for nothing but a region.
-func VolumeProviders(ctx context.Context, spec *v1alpha1.BackupStorageLocationSpec) ([]plugins.VolumeProvider, error) {
+// region; where it has none, in the region of the location's bucket. The network is asked for nothing but a region. Calls pass the gate; nil is always open.
+func VolumeProviders(ctx context.Context, spec *v1alpha1.BackupStorageLocationSpec, pass *gate.Gate) ([]plugins.VolumeProvider, error) {
 	cfg, err := awsconf.Load(ctx, awsconf.Options{AskInstance: true})
 	if err != nil {
 		return nil, fmt.Errorf("configure AWS for volumes: %w", err)
@@ -59,6 +90,7 @@ func VolumeProviders(ctx context.Context, spec *v1alpha1.BackupStorageLocationSp
 	if cfg.Region == "" && spec.S3 != nil {
 		cfg.Region = spec.S3.Region
 	}
+	cfg.HTTPClient = awsconf.Gated(cfg.HTTPClient, pass)
 	provider, err := ebs.New(cfg, ebs.Options{})
 	if err != nil {
 		return nil, err

@@ -71,6 +71,7 @@ var (
 	locationReady      = Definition{Name: "kedge_location_ready", Kind: Gauge, Labels: []string{"location"}, Help: "1 where the bucket answers, has Kedge's layout and the pinned key (condition Ready)."}
 	locationSynced     = Definition{Name: "kedge_location_synced", Kind: Gauge, Labels: []string{"location"}, Help: "1 where the location's backups are shown as Backup objects (condition Synced)."}
 	locationRetained   = Definition{Name: "kedge_location_retained", Kind: Gauge, Labels: []string{"location"}, Help: "1 where what retention asks for is done (condition Retained); missing where nothing has been asked for yet."}
+	locationMaintained = Definition{Name: "kedge_location_maintained", Kind: Gauge, Labels: []string{"location"}, Help: "1 where the repository of volume copies is maintained (condition Maintained); missing where the location has no volumes."}
 	locationValidated  = Definition{Name: "kedge_location_last_validation_timestamp_seconds", Kind: Gauge, Labels: []string{"location"}, Help: "When the bucket last answered, in Unix seconds; 0 where it never did."}
 	locationSyncedAt   = Definition{Name: "kedge_location_last_sync_timestamp_seconds", Kind: Gauge, Labels: []string{"location"}, Help: "When the bucket was last listed to its end and shown, in Unix seconds; 0 where it never was."}
 	locationSyncPeriod = Definition{Name: "kedge_location_sync_period_seconds", Kind: Gauge, Labels: []string{"location"}, Help: "How often the bucket is to be listed."}
@@ -94,7 +95,7 @@ var (
 	restoreItems    = Definition{Name: "kedge_restore_items_total", Kind: Counter, Labels: []string{"result"}, Help: "Objects of ended restores: created, updated, unchanged, skipped or failed."}
 
 	itemErrors    = Definition{Name: "kedge_item_errors_total", Kind: Counter, Labels: []string{"kind", "reason"}, Help: "Objects or resources that a backup or a restore could not take, by the reason in its report."}
-	attemptErrors = Definition{Name: "kedge_attempt_errors_total", Kind: Counter, Labels: []string{"kind", "reason"}, Help: "Attempts at a backup, restore, deletion, sync or retention that failed as a whole, by the reason of the condition."}
+	attemptErrors = Definition{Name: "kedge_attempt_errors_total", Kind: Counter, Labels: []string{"kind", "reason"}, Help: "Attempts at a backup, restore, deletion, sync, retention or upkeep of volumes that failed as a whole, by the reason of the condition."}
 
 	deletionsTotal = Definition{Name: "kedge_deletions_total", Kind: Counter, Labels: []string{"location", "cause"}, Help: "Backups whose data was deleted: by request, or by retention."}
 	sweptTotal     = Definition{Name: "kedge_swept_objects_total", Kind: Counter, Labels: []string{"location"}, Help: "Objects in the bucket that crashed attempts left, and that were removed."}
@@ -134,6 +135,6 @@ func stateDefinitions() []Definition {
 		stateReadable, scheduleReady, scheduleHealthy, schedulePaused, scheduleActive, scheduleLastRun, scheduleNextRun, scheduleLastSuccess, scheduleMissed,
 		scheduleUnclean, scheduleLastPhase, scheduleLastTook, scheduleLastItems, scheduleLastErrors, scheduleLastBytes, scheduleLastStored,
 		backupsByPhase, newestRestorable, backupLastEnd, backupUnfinished, restoresByPhase, restoreLastEnd, restoreUnfinished,
-		locationReady, locationSynced, locationRetained, locationValidated, locationSyncedAt, locationSyncPeriod, locationBackups, locationStored,
+		locationReady, locationSynced, locationRetained, locationMaintained, locationValidated, locationSyncedAt, locationSyncPeriod, locationBackups, locationStored,
 	}
 }

@@ -114,7 +114,7 @@ func stateObjects() []client.Object {
 	main.Spec.SyncPeriod = &metav1.Duration{Duration: 5 * time.Minute}
 	main.Status = v1alpha1.BackupStorageLocationStatus{
 		Backups: 9, LastSyncTime: at(-time.Minute), LastValidationTime: at(0),
-		Conditions: []metav1.Condition{{Type: "Ready", Status: metav1.ConditionTrue}, {Type: "Synced", Status: metav1.ConditionTrue}, {Type: "Retained", Status: metav1.ConditionFalse}},
+		Conditions: []metav1.Condition{{Type: "Ready", Status: metav1.ConditionTrue}, {Type: "Synced", Status: metav1.ConditionTrue}, {Type: "Retained", Status: metav1.ConditionFalse}, {Type: "Maintained", Status: metav1.ConditionTrue}},
 	}
 	restored := &v1alpha1.Restore{ObjectMeta: metav1.ObjectMeta{Name: "r1"}, Status: v1alpha1.RestoreStatus{Phase: v1alpha1.PhaseFailed, CompletionTime: at(-time.Hour)}}
 	waiting := &v1alpha1.Restore{ObjectMeta: metav1.ObjectMeta{Name: "r2", CreationTimestamp: *at(-time.Minute)}}

@@ -22,6 +22,7 @@ const (
 	KindDeletion  = "deletion"
 	KindSync      = "sync"
 	KindRetention = "retention"
+	KindUpkeep    = "upkeep"
 )
 
 // Why data was deleted, as the label "cause".

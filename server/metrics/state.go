@@ -238,6 +238,9 @@ func (e emitter) locations(snap *snapshot) {
 		if retained := meta.FindStatusCondition(conditions, "Retained"); retained != nil {
 			e.put(locationRetained, number(retained.Status == metav1.ConditionTrue), l.Name)
 		}
+		if maintained := meta.FindStatusCondition(conditions, "Maintained"); maintained != nil {
+			e.put(locationMaintained, number(maintained.Status == metav1.ConditionTrue), l.Name)
+		}
 		e.put(locationValidated, unix(l.Status.LastValidationTime), l.Name)
 		e.put(locationSyncedAt, unix(l.Status.LastSyncTime), l.Name)
 		period := defaultSyncPeriod

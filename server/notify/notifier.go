@@ -20,6 +20,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"kedge.dev/kedge/api/v1alpha1"
+	"kedge.dev/kedge/internal/gate"
 	"kedge.dev/kedge/server/metrics"
 	"kedge.dev/kedge/server/outcome"
 )
@@ -43,7 +44,9 @@ type Options struct {
 	// UserAgent names the server to receivers: "kedge/v0.1.0".
 	UserAgent string
 	Metrics   *metrics.Recorder
-	Now       func() time.Time
+	// Gate is passed by each attempt. Nil is always open.
+	Gate *gate.Gate
+	Now  func() time.Time
 	// Rand gives a number from 0 up to 1, for waits that do not all end at once.
 	Rand func() float64
 }
@@ -81,7 +84,7 @@ func New(opts Options) *Notifier {
 	n := &Notifier{opts: opts, pending: map[string]*delivery{}}
 	for i := range opts.Config.Webhooks {
 		hook := &opts.Config.Webhooks[i]
-		n.targets = append(n.targets, &target{hook: hook, client: newClient(hook)})
+		n.targets = append(n.targets, &target{hook: hook, client: newClient(hook, opts.Gate)})
 	}
 	return n
 }

@@ -383,7 +383,7 @@ func TestErrorsHideTheURL(t *testing.T) {
 				t.Fatal(err)
 			}
 			w := &c.Webhooks[0]
-			err = send(t.Context(), newClient(w), w, noticeOf(backup("a", v1alpha1.PhaseFailed, 0)), "kedge/v1", base)
+			err = send(t.Context(), newClient(w, nil), w, noticeOf(backup("a", v1alpha1.PhaseFailed, 0)), "kedge/v1", base)
 			if err == nil || strings.Contains(err.Error(), "sesame") {
 				t.Errorf("got %v", err)
 			}

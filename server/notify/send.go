@@ -14,6 +14,8 @@ import (
 	"net/url"
 	"strconv"
 	"time"
+
+	"kedge.dev/kedge/internal/gate"
 )
 
 // maxAnswer bounds what is read of an answer, so that its connection can be used again. It is not looked at.
@@ -37,15 +39,15 @@ func (r *refusal) about() bool {
 }
 
 // newClient makes the client of one webhook. It follows no redirects: they could lead anywhere, and would take headers along.
-func newClient(w *Webhook) *http.Client {
+func newClient(w *Webhook, g *gate.Gate) *http.Client {
 	return &http.Client{
 		Timeout:       w.Timeout.Duration,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		Transport: &http.Transport{
+		Transport: g.Transport(&http.Transport{
 			Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true, MaxConnsPerHost: 4, IdleConnTimeout: time.Minute,
 			TLSHandshakeTimeout: w.Timeout.Duration, MaxResponseHeaderBytes: 64 << 10,
 			TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: w.roots},
-		},
+		}),
 	}
 }
 

@@ -33,6 +33,8 @@ const (
 	retryAfter = 15 * time.Second
 	// unableFor is how long a restore waits for a location that cannot be used.
 	unableFor = time.Hour
+	// lateFor is when a restore that several servers worked on is looked at once more: what an earlier one sent may have come late.
+	lateFor = time.Minute
 	// backupAgain is how often a backup that is still being made is looked at.
 	backupAgain = 10 * time.Second
 )
@@ -77,7 +79,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	}
 	if object.Status.Phase.Final() {
 		r.Pool.Forget(object.UID)
-		return ctrl.Result{}, nil
+		return ctrl.Result{}, r.Runner.tidy(ctx, &object)
 	}
 	before := object.DeepCopy()
 	o := &object
@@ -97,6 +99,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	}
 	if o.Status.Phase.Final() {
 		r.announce(o)
+		if o.Status.Attempts > 1 {
+			return ctrl.Result{RequeueAfter: lateFor}, nil
+		}
 		return ctrl.Result{}, nil
 	}
 	return outcome.Result(err)

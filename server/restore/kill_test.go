@@ -18,6 +18,7 @@ import (
 
 	"kedge.dev/kedge/api/v1alpha1"
 	"kedge.dev/kedge/restore"
+	"kedge.dev/kedge/server/journal"
 	"kedge.dev/kedge/server/location"
 )
 
@@ -207,5 +208,30 @@ func TestCancelledAfterDeath(t *testing.T) {
 	}
 	if diff := cmp.Diff(before, w.state(t)); diff != "" {
 		t.Errorf("it was written on:\n%s", diff)
+	}
+}
+
+// TestLateJournal has a write of a server that was replaced arrive when the restore is over, and its journal removed: the next look takes it away.
+func TestLateJournal(t *testing.T) {
+	w := newWorld(t, "1.36.3", "tidy")
+	w.serve(t, w.cluster.Kedge(t), nil)
+	w.restore(t, "over", nil)
+	o := w.ended(t, "over")
+	for range 2 { // a journal is fenced by whoever opens it next: so a Secret comes to be
+		j, err := journal.Open(t.Context(), &journal.Store{Client: w.client, Lister: w.client, Owner: o, Writer: "old"}, time.Now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := j.Append(t.Context(), restore.Record{Item: &restore.ItemRecord{Outcome: restore.Failed}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	runner := w.runner(t, w.cluster.Kedge(t))
+	if err := runner.tidy(t.Context(), o); err != nil || w.parts(t, o)["journal"] == 0 {
+		t.Errorf("of one attempt: %v, %v", w.parts(t, o), err) // it cannot be; nothing is asked for it
+	}
+	o.Status.Attempts = 2
+	if err := runner.tidy(t.Context(), o); err != nil || w.parts(t, o)["journal"] != 0 || w.parts(t, o)["report"] == 0 {
+		t.Errorf("of two: %v, %v", w.parts(t, o), err)
 	}
 }

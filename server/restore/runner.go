@@ -154,7 +154,7 @@ func (a *attempt) plan(ctx context.Context) (*restore.Engine, *restore.Plan, err
 	if err != nil {
 		return nil, nil, fmt.Errorf("connect to the cluster: %w", err)
 	}
-	providers, err := location.RestoreProviders(ctx, &a.place.Object.Spec, reader.Record(), request.Spec.Volumes)
+	providers, err := a.place.RestoreProviders(ctx, reader.Record(), request.Spec.Volumes)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -286,7 +286,7 @@ func (a *attempt) keep(ctx context.Context, report *restore.Report) error {
 	defer done()
 	report.Message = strings.TrimSuffix(report.Message, "; it can be resumed")
 	if !a.place.Object.Spec.ReadOnly {
-		if err := restore.ToLocation(a.place.Archive).PutReport(ctx, report); err != nil {
+		if err := restore.KeepOnce(ctx, a.place.Archive, report); err != nil {
 			report.Remarks = append(report.Remarks, plugins.Remark{Reason: string(restore.ReportNotKept), Message: err.Error()})
 			report.Counts.Warnings++
 		}
@@ -301,6 +301,15 @@ func (a *attempt) keep(ctx context.Context, report *restore.Report) error {
 	}
 	a.clean(ctx)
 	return nil
+}
+
+// tidy removes the journal of a restore that is over, where more than one server worked on it: a write that one of them had sent before it was
+// replaced may arrive when another has removed what it was for.
+func (r *Runner) tidy(ctx context.Context, o *v1alpha1.Restore) error {
+	if o.Status.Attempts < 2 {
+		return nil
+	}
+	return journal.Remove(ctx, &journal.Store{Client: r.Client, Lister: r.Secrets, Owner: o})
 }
 
 // clean removes the journal. What is left of it goes with the object.

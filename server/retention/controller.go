@@ -8,11 +8,9 @@ import (
 	"sync"
 	"time"
 
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
-	"k8s.io/client-go/util/retry"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -212,22 +210,9 @@ func (r *Reconciler) condition(res *Result, err error) status.Condition {
 	return c
 }
 
-// note writes the condition; nil takes it away. The pass may have taken long, so that the object is read again.
+// note writes the condition; nil takes it away.
 func (r *Reconciler) note(ctx context.Context, object *v1alpha1.BackupStorageLocation, condition *status.Condition) error {
-	err := retry.RetryOnConflict(retry.DefaultBackoff, func() error {
-		var now v1alpha1.BackupStorageLocation
-		if err := r.Client.Get(ctx, client.ObjectKeyFromObject(object), &now); err != nil {
-			return err
-		}
-		before := now.DeepCopy()
-		if condition == nil {
-			meta.RemoveStatusCondition(&now.Status.Conditions, Retained)
-		} else {
-			status.Set(&now.Status.Conditions, r.Now(), object.Generation, *condition)
-		}
-		return status.Patch(ctx, r.Client, &now, before)
-	})
-	return client.IgnoreNotFound(err)
+	return location.NoteCondition(ctx, r.Client, object, r.Now, Retained, condition)
 }
 
 func (r *Reconciler) period() time.Duration { return cmp.Or(r.Period, defaultPeriod) }

@@ -87,21 +87,10 @@ func (p preparation) inUse(ctx context.Context, entries []archive.Entry) (map[st
 	}
 	for i := range backups.Items {
 		if user, ok := users[backups.Items[i].Name]; ok {
-			out[ArchiveUID(&backups.Items[i])] = user
+			out[backups.Items[i].ArchiveUID()] = user
 		}
 	}
 	return out, nil
-}
-
-// ArchiveUID is the uid of the archive that a Backup object shows, or will become.
-func ArchiveUID(b *v1alpha1.Backup) string {
-	if uid := b.Annotations[v1alpha1.ArchiveUIDAnnotation]; uid != "" {
-		return uid
-	}
-	if b.Status.ArchiveUID != "" {
-		return b.Status.ArchiveUID
-	}
-	return string(b.UID)
 }
 
 // RemoveObject removes the Backup objects that show an archive of a location, whose data is gone. No data goes with them.
@@ -112,7 +101,7 @@ func RemoveObject(ctx context.Context, c client.Client, namespace, location, arc
 	}
 	for i := range list.Items {
 		b := &list.Items[i]
-		if ArchiveUID(b) != archiveUID || b.Status.StorageLocation != location {
+		if b.ArchiveUID() != archiveUID || b.Status.StorageLocation != location {
 			continue
 		}
 		err := c.Delete(ctx, b, client.Preconditions{UID: &b.UID})

@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"kedge.dev/kedge/api/v1alpha1"
+	"kedge.dev/kedge/backup/volumes"
 	"kedge.dev/kedge/plugins/selection"
 	"kedge.dev/kedge/server/outcome"
 	"kedge.dev/kedge/server/schedule/clock"
@@ -121,6 +122,9 @@ func checkBackup(t *v1alpha1.BackupTemplate) error {
 	}
 	if _, err := selection.Compile(t.Spec.Selection); err != nil {
 		return inTemplate(err)
+	}
+	if _, err := volumes.Compile(t.Spec.Volumes); err != nil {
+		return fmt.Errorf("spec.template.%w", err) // which begins with the field
 	}
 	return nil
 }

@@ -60,6 +60,7 @@ var invalid = []struct{ name, spec, refused, reason string }{
 	{"negative retention", `{schedule: "@daily", retention: {keepLast: -1}}`, "spec.retention.keepLast", ""},
 	{"cancelled at once", `{schedule: "@daily", template: {spec: {cancel: true}}}`, "spec.paused", schedule.ReasonInvalidTemplate},
 	{"selection", `{schedule: "@daily", template: {spec: {includedNamespaces: ["a b"]}}}`, "", schedule.ReasonInvalidTemplate},
+	{"volumes", `{schedule: "@daily", template: {spec: {volumes: {policies: [{minSize: 2Gi, maxSize: 1Gi, method: Copy}]}}}}`, "", schedule.ReasonInvalidTemplate},
 	{"expression", `{schedule: "@daily", template: {spec: {expression: "object.kind =="}}}`, "", schedule.ReasonInvalidTemplate},
 	{"label", `{schedule: "@daily", template: {metadata: {labels: {a b: c}}}}`, "", schedule.ReasonInvalidTemplate},
 	{"annotation", `{schedule: "@daily", template: {metadata: {annotations: {kedge.dev/archive-uid: x}}}}`, "", schedule.ReasonInvalidTemplate},

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -373,6 +374,61 @@ spec:
 		if kept := strings.Contains(said, "VolumesKept"); kept != (c.flags == nil) {
 			t.Errorf("%s: the report says VolumesKept: %v", c.name, kept)
 		}
+	}
+	w.leftovers(t)
+}
+
+// TestVolumeFilesByServer: a server that is told of movers copies and restores files without anybody reaching the bucket.
+func TestVolumeFilesByServer(t *testing.T) {
+	w := newFileWorld(t)
+	w.furnish(t)
+	w.uploads(t)
+	admin, err := w.cluster.Kubeconfig(w.cluster.Master())
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := func(args ...string) *exec.Cmd {
+		cmd := w.command(filepath.Join(w.dir, "server.yaml"), args...)
+		cmd.Env = append(cmd.Env, "KEDGE_LOCAL=false", "KUBECONFIG="+admin)
+		return cmd
+	}
+	must := func(args ...string) {
+		t.Helper()
+		if stdout, stderr, code := output(t.Context(), asked(args...)); code != 0 {
+			t.Fatalf("kedge %s: exit code %d\n%s%s", strings.Join(args, " "), code, stdout, stderr)
+		}
+	}
+	must("install", "--image", "registry.example/kedge:test", "--set", "movers.namespace="+movers)
+	server := asked(append([]string{"server", "--metrics-address", "0", "--health-address", "0"}, moverFlags...)...)
+	log, err := os.Create(filepath.Join(w.dir, "server.log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	server.Stdout, server.Stderr = log, log
+	if err := server.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = server.Process.Signal(syscall.SIGTERM)
+		_ = server.Wait()
+		if text, err := os.ReadFile(log.Name()); err == nil && t.Failed() {
+			t.Logf("the server's log:\n%s", text)
+		}
+	}()
+	must("location", "add", "main", "--s3-bucket", w.bucket.Name, "--endpoint", w.bucket.Endpoint, "--region", w.bucket.Region, "--path-style",
+		"--credentials-file", filepath.Join(w.dir, "credentials"), "--age-identity-file", filepath.Join(w.dir, "key.txt"), "--give-identity-to-server")
+	want := w.tree(t)
+	must("backup", "create", "good", "--include-namespaces", "shop", "--volumes", "copy", "--wait")
+	if r := w.result(t); r.Files != 33 || r.Operation != "copy" {
+		t.Errorf("copied %+v", r)
+	}
+	w.lose(t, "shop")
+	w.ruin(t)
+	must("restore", "create", "back", "--from-backup", "good", "--include-namespaces", "shop", "--wait")
+	w.bound(t, "shop", "uploads")
+	if diff := cmp.Diff(want, w.tree(t)); diff != "" {
+		t.Errorf("the files are other ones (-want +got):\n%s", diff)
 	}
 	w.leftovers(t)
 }

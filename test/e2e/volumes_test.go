@@ -145,7 +145,12 @@ func (w *volumeWorld) scribble(t *testing.T, r *mathrand.Rand, handle string, n 
 // digest is of all bytes of a volume.
 func (w *volumeWorld) digest(t *testing.T, handle string) []byte {
 	t.Helper()
-	f, err := os.Open(w.cloud.VolumeFile(handle))
+	return fileDigest(t, w.cloud.VolumeFile(handle))
+}
+
+func fileDigest(t *testing.T, path string) []byte {
+	t.Helper()
+	f, err := os.Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -267,6 +272,7 @@ func TestVolumeCopies(t *testing.T) {
 		t.Errorf("%d snapshots are kept for the next copy", n)
 	}
 	w.must(t, "backup", "verify", "second", "--deep")
+	w.readAlone(t, first)
 	w.lose(t, "shop")
 	w.must(t, "restore", "create", "--from-backup", "first", "--include-namespaces", "shop", "--kubeconfig", w.kubeconfig)
 	if !bytes.Equal(w.digest(t, w.handleOf(t, "shop", "data")), first) {
@@ -279,5 +285,61 @@ func TestVolumeCopies(t *testing.T) {
 	w.must(t, "restore", "create", "--from-backup", "second", "--include-namespaces", "shop", "--kubeconfig", w.kubeconfig)
 	if !bytes.Equal(w.digest(t, w.handleOf(t, "shop", "data")), second) {
 		t.Error("the volume has other bytes than the second backup")
+	}
+}
+
+// readAlone lists what the first backup has, writes its volume to a file without cluster or EBS, and maintains the location.
+func (w *volumeWorld) readAlone(t *testing.T, want []byte) {
+	t.Helper()
+	var list struct {
+		Volumes []struct{ Namespace, Claim, Method, CopyID, SnapshotID string }
+	}
+	if err := json.Unmarshal([]byte(w.must(t, "volume", "list", "--from-backup", "first", "-o", "json")), &list); err != nil {
+		t.Fatal(err)
+	}
+	if len(list.Volumes) != 1 || list.Volumes[0].Claim != "data" || list.Volumes[0].Method != "Copy" || list.Volumes[0].CopyID == "" || list.Volumes[0].SnapshotID != "" {
+		t.Errorf("the first backup has the volumes %+v", list.Volumes)
+	}
+	if out := w.must(t, "backup", "describe", "first"); !strings.Contains(out, "shop/data: 1.0 GiB of ebs vol-") || !strings.Contains(out, "copy "+list.Volumes[0].CopyID) {
+		t.Errorf("the description has no volumes:\n%s", out)
+	}
+	if out := w.must(t, "backup", "get", "first", "-o", "wide"); !strings.Contains(out, "1 (1.0 GiB)") {
+		t.Errorf("the list has no volumes:\n%s", out)
+	}
+	w.cloud.ResetUsage()
+	image := filepath.Join(w.dir, "data.img")
+	restore := []string{"volume", "restore", "--from-backup", "first", "--claim", "shop/data", "--to-file", image}
+	w.must(t, restore...)
+	if got := fileDigest(t, image); !bytes.Equal(got, want) {
+		t.Error("the file has other bytes than the first backup")
+	}
+	if calls := w.cloud.Usage().Calls; len(calls) > 0 {
+		t.Errorf("a restore to a file calls AWS: %v", calls)
+	}
+	if err := os.WriteFile(image, []byte("mine"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.exits(t, 2, restore...)
+	if data, err := os.ReadFile(image); err != nil || string(data) != "mine" {
+		t.Errorf("the refused restore touched the file: %v", err)
+	}
+	w.must(t, append(restore, "--force")...)
+	if got := fileDigest(t, image); !bytes.Equal(got, want) {
+		t.Error("the replaced file has other bytes than the first backup")
+	}
+	w.exits(t, 4, "volume", "restore", "--from-backup", "first", "--claim", "shop/none", "--to-file", image+".2")
+	if left, err := filepath.Glob(image + ".*"); err != nil || len(left) > 0 {
+		t.Errorf("%v is left, %v", left, err)
+	}
+	if out := w.must(t, "location", "maintain", "main", "--full"); !strings.Contains(out, "2 copies kept, 0 forgotten; fully tidied up") {
+		t.Errorf("maintained: %s", out)
+	}
+}
+
+// exits runs a command that ends with an exit code.
+func (w *volumeWorld) exits(t *testing.T, want int, args ...string) {
+	t.Helper()
+	if stdout, stderr, code := w.kedge(t.Context(), args...); code != want {
+		t.Errorf("kedge %s ended with exit code %d, not %d\n%s%s", strings.Join(args, " "), code, want, stdout, stderr)
 	}
 }

@@ -89,6 +89,8 @@ type target struct {
 	completed int64
 }
 
+func (t *target) SnapshotID() string { return "snap-new" }
+
 func (t *target) Complete(_ context.Context, blocks int64) (plugins.Snapshot, error) {
 	t.completed = blocks
 	return plugins.Snapshot{ID: "snap-new", SizeBytes: t.size, State: plugins.SnapshotCompleted, Progress: 100}, nil

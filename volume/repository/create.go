@@ -121,6 +121,18 @@ func (c *capture) ConnectionInfo() blob.ConnectionInfo { return blob.ConnectionI
 
 func (c *capture) DisplayName() string { return "memory" }
 
+// Exists says whether the location has a repository.
+func Exists(ctx context.Context, store plugins.ObjectStore) (bool, error) {
+	_, err := find(ctx, store)
+	if errors.Is(err, ErrNoRepository) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look for a volume repository in %s: %w", store, err)
+	}
+	return true, nil
+}
+
 // find tells which layout the repository in the store has; the error wraps ErrNoRepository where there is none.
 func find(ctx context.Context, store plugins.ObjectStore) (Layout, error) {
 	for _, layout := range []Layout{LayoutBucket, LayoutFolder} {

@@ -1,0 +1,203 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
+
+	"kedge.dev/kedge/backup/archive"
+	"kedge.dev/kedge/internal/kube"
+	"kedge.dev/kedge/internal/term"
+	"kedge.dev/kedge/server/location"
+	"kedge.dev/kedge/server/upkeep"
+)
+
+// orphanFlags say what "volume orphans" looks for and does.
+type orphanFlags struct {
+	olderThan   time.Duration
+	backupsOnly bool
+	remove, yes bool
+	volumes     bool
+}
+
+func (a *app) volumeOrphansCommand() *cobra.Command {
+	var out outputFlag
+	var where string
+	var flags orphanFlags
+	cmd := &cobra.Command{
+		Use:   "orphans",
+		Short: "Find snapshots and volumes that Kedge made and nothing needs, and delete them",
+		Long: `Find snapshots that were made for backups of the location, of whatever cluster, and belong to none that it holds; those that are kept to compare the
+next copy of a volume with, and have been replaced; those that a restore into this cluster needed for a while; and volumes that a restore made
+for this cluster and that no PersistentVolume of it names.
+
+What is younger than --older-than may be of a backup or restore that is under way, and is left out. --delete deletes the snapshots after a
+question, and with --volumes the volumes too: look at them first, for they may hold what was written since the restore.
+
+A server deletes orphaned snapshots of its own cluster by itself. Nothing is read but tags, so no key is needed.`,
+		Example: `  kedge volume orphans
+  kedge volume orphans --delete
+  kedge volume orphans --backups-only   # no cluster is asked`,
+		Args: exactArgs(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, r, err := a.choose()
+			if err != nil {
+				return atCommand("find orphans", err)
+			}
+			if r != nil {
+				return usageError(errors.New("find orphans: a server deletes the orphaned snapshots of its cluster by itself"), "add --local to look from this machine, with a location that it knows: kedge location add")
+			}
+			if flags.volumes && !flags.remove || flags.olderThan < 0 {
+				return usageError(errors.New("find orphans: --volumes goes with --delete, and --older-than is not negative"), "")
+			}
+			p, err := a.openPlace(cmd.Context(), c, where)
+			if err != nil {
+				return err
+			}
+			return a.orphans(cmd.Context(), &out, p, flags)
+		},
+	}
+	out.bind(cmd.Flags(), formatTable, formatJSON, formatYAML)
+	cmd.Flags().DurationVar(&flags.olderThan, "older-than", upkeep.SafeAge, "least `age` of what is listed")
+	cmd.Flags().BoolVar(&flags.backupsOnly, "backups-only", false, "look at the snapshots of backups only, not at what restores into the cluster left")
+	cmd.Flags().BoolVar(&flags.remove, "delete", false, "delete the snapshots")
+	cmd.Flags().BoolVar(&flags.volumes, "volumes", false, "with --delete: delete the volumes too, and the data in them")
+	cmd.Flags().BoolVarP(&flags.yes, "yes", "y", false, "delete without a question")
+	bindLocation(cmd.Flags(), &where)
+	a.kube.bind(cmd.Flags())
+	return cmd
+}
+
+// orphanList is what "volume orphans -o json" prints.
+type orphanList struct {
+	Location string      `json:"location"`
+	Orphans  []orphanRow `json:"orphans"`
+}
+
+type orphanRow struct {
+	upkeep.Orphan `json:",inline"`
+
+	Deleted bool `json:"deleted,omitempty"`
+}
+
+func (a *app) orphans(ctx context.Context, out *outputFlag, p *place, flags orphanFlags) error {
+	providers, err := location.VolumeProviders(ctx, &p.object.Spec, nil)
+	if err != nil {
+		return fmt.Errorf("find orphans: %w", err)
+	}
+	search := &upkeep.Search{
+		Providers: providers, LocationID: p.location.ID(), Before: a.env.Now().Add(-flags.olderThan),
+		Entries: func(ctx context.Context) ([]archive.Entry, error) { return allEntries(ctx, p.location) },
+	}
+	if !flags.backupsOnly {
+		if err := a.askCluster(ctx, search); err != nil {
+			return fmt.Errorf("find orphans: %w", err)
+		}
+	}
+	found, err := search.Find(ctx)
+	if err != nil {
+		return fmt.Errorf("find orphans: %w", err)
+	}
+	list := orphanList{Location: p.object.Name, Orphans: make([]orphanRow, len(found))}
+	for i := range found {
+		list.Orphans[i].Orphan = found[i]
+	}
+	if !flags.remove {
+		return a.printOrphans(out, &list)
+	}
+	deleteErr := a.deleteOrphans(ctx, search, &list, flags)
+	return errors.Join(a.printOrphans(out, &list), deleteErr)
+}
+
+// askCluster has the search look at what restores into the cluster left.
+func (a *app) askCluster(ctx context.Context, search *upkeep.Search) error {
+	client, _, err := a.cluster(0)
+	if err == nil {
+		search.Target, err = client.ClusterUID(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("ask the cluster what its restores left (--backups-only does without): %w", err)
+	}
+	search.Volumes = func(ctx context.Context) (pvs []corev1.PersistentVolume, err error) {
+		res := kube.Resource{Version: "v1", Resource: "persistentvolumes"}
+		_, err = client.List(ctx, kube.ListRequest{Path: res.Path("", "")}, func(raw []byte) error {
+			var pv corev1.PersistentVolume
+			if err := json.Unmarshal(raw, &pv); err != nil {
+				return fmt.Errorf("read a PersistentVolume: %w", err)
+			}
+			pvs = append(pvs, pv)
+			return nil
+		})
+		return pvs, err
+	}
+	return nil
+}
+
+// deleteOrphans deletes what is asked for, after a question, and marks it. One that cannot be deleted keeps no other.
+func (a *app) deleteOrphans(ctx context.Context, search *upkeep.Search, list *orphanList, flags orphanFlags) error {
+	var doomed []*orphanRow
+	snapshots, volumes := 0, 0
+	for i := range list.Orphans {
+		switch o := &list.Orphans[i]; {
+		case o.Kind == upkeep.KindSnapshot:
+			snapshots, doomed = snapshots+1, append(doomed, o)
+		case flags.volumes:
+			volumes, doomed = volumes+1, append(doomed, o)
+		}
+	}
+	if len(doomed) == 0 {
+		return nil
+	}
+	if !flags.yes {
+		question := fmt.Sprintf("%s and %s will be deleted; \"kedge volume orphans\" lists them.", plural(snapshots, "snapshot"), plural(volumes, "volume"))
+		if err := a.ui.Confirm(question, "delete"); err != nil {
+			return codeError(exitUsage, fmt.Errorf("delete orphans: %w; nothing was deleted", err), "add --yes to delete without a question")
+		}
+	}
+	bar := a.ui.Progress("delete orphans", "orphans")
+	defer bar.Done()
+	var failed []error
+	for i, o := range doomed {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		bar.Set(term.State{Done: int64(i), Total: int64(len(doomed))})
+		if err := search.Delete(ctx, &o.Orphan); err != nil {
+			failed = append(failed, err)
+			continue
+		}
+		o.Deleted = true
+	}
+	if len(failed) > 0 {
+		return fmt.Errorf("delete orphans: %d of %d could not be deleted: %w", len(failed), len(doomed), errors.Join(failed...))
+	}
+	return nil
+}
+
+func (a *app) printOrphans(out *outputFlag, list *orphanList) error {
+	if out.structured() {
+		return a.printStructured(out.format, list)
+	}
+	table := &term.Table{Columns: []term.Column{
+		{Name: "KIND"}, {Name: "ID"}, {Name: "SIZE", Right: true}, {Name: "AGE"}, {Name: "REASON"}, {Name: "OF"}, {Name: "CLAIM"}, {Name: "DELETED"},
+	}}
+	for i := range list.Orphans {
+		o := &list.Orphans[i]
+		of, deleted := "", "no"
+		if o.Backup != "" {
+			of = "backup " + o.Backup
+		} else if o.Restore != "" {
+			of = "restore " + o.Restore
+		}
+		if o.Deleted {
+			deleted = "yes"
+		}
+		table.Add(o.Kind, o.ID, term.Bytes(o.SizeBytes), term.Age(a.env.Now(), o.Created), o.Reason, of, o.Claim, deleted)
+	}
+	return a.printTable(table, out.format, "Nothing is orphaned.")
+}

@@ -1,0 +1,118 @@
+package iam
+
+import "strings"
+
+// Volumes says what backups take of volumes.
+type Volumes string
+
+// What a policy allows for volumes.
+const (
+	NoVolumes       Volumes = ""
+	VolumeSnapshots Volumes = "snapshot"
+	VolumeCopies    Volumes = "copy" // which are read from snapshots
+)
+
+// ParseVolumes reads "none", "snapshot" or "copy".
+func ParseVolumes(text string) (Volumes, bool) {
+	switch v := Volumes(text); v {
+	case VolumeSnapshots, VolumeCopies:
+		return v, true
+	case NoVolumes, "none":
+		return NoVolumes, true
+	}
+	return NoVolumes, false
+}
+
+// tokenTag is on every snapshot and volume that Kedge makes, from the moment it is made (ebs.TokenTag).
+const tokenTag = "kedge.dev/token" //nolint:gosec // the name of a tag, no secret
+
+// VolumeCalls is the table of plugins/ebs ("Actions, resources, and condition keys" of Amazon EC2, Amazon Elastic Block Store and AWS KMS in the
+// Service Authorization Reference; "Required permissions" of Amazon EBS encryption, EBS User Guide).
+var VolumeCalls = []Call{
+	{"ec2 DescribeVolumes", "what volumes are like, and whether they can be used", []Right{{"ec2:DescribeVolumes", Account, Snapshots, false}}},
+	{"ec2 DescribeInstances", "which volumes a machine has, to take them at one moment", []Right{{"ec2:DescribeInstances", Account, Snapshots, true}}},
+	{"ec2 DescribeSnapshots", "how far snapshots are, and finding them by tag", []Right{{"ec2:DescribeSnapshots", Account, Snapshots, false}}},
+	{"ec2 CreateSnapshot", "a volume's snapshot", []Right{
+		{"ec2:CreateSnapshot", AnyVolume, Snapshots, true}, {"ec2:CreateSnapshot", NewSnapshot, Snapshots, true}, {"ec2:CreateTags", TagSnapshot, Snapshots, true},
+	}},
+	{"ec2 CreateSnapshots", "the snapshots of a machine's volumes", []Right{
+		{"ec2:CreateSnapshots", AnyInstance, Snapshots, true}, {"ec2:CreateSnapshots", AnyVolume, Snapshots, true},
+		{"ec2:CreateSnapshots", NewSnapshot, Snapshots, true}, {"ec2:CreateTags", TagSnapshot, Snapshots, true},
+	}},
+	{"ec2 CreateTags", "what differs between the snapshots of one call", []Right{{"ec2:CreateTags", OwnSnapshot, Snapshots, true}}},
+	{"ec2 DeleteSnapshot", "deleting; temporary snapshots of restores", []Right{{"ec2:DeleteSnapshot", OwnSnapshot, Snapshots, false}}},
+	{"ec2 CreateVolume", "a restored volume", []Right{
+		{"ec2:CreateVolume", NewVolume, Snapshots, false}, {"ec2:CreateVolume", AnySnapshot, Snapshots, false}, {"ec2:CreateTags", TagVolume, Snapshots, false},
+		{"kms:CreateGrant", VolumeGrant, Snapshots, false}, {"kms:DescribeKey", VolumeKey, Snapshots, false}, {"kms:Decrypt", VolumeKey, Snapshots, false},
+		{"kms:GenerateDataKeyWithoutPlaintext", VolumeKey, Snapshots, false}, {"kms:ReEncryptFrom", VolumeKey, Snapshots, false}, {"kms:ReEncryptTo", VolumeKey, Snapshots, false},
+	}},
+	{"ec2 DeleteVolume", "restored volumes that nothing uses", []Right{{"ec2:DeleteVolume", OwnVolume, Snapshots, false}}},
+	{"ebs ListSnapshotBlocks", "copying all of a volume", []Right{{"ebs:ListSnapshotBlocks", OwnSnapshot, Copies, true}}},
+	{"ebs ListChangedBlocks", "copying what changed", []Right{{"ebs:ListChangedBlocks", OwnSnapshot, Copies, true}}},
+	{"ebs GetSnapshotBlock", "copying", []Right{{"ebs:GetSnapshotBlock", OwnSnapshot, Copies, true}, {"kms:Decrypt", VolumeKey, Copies, true}}},
+	{"ebs StartSnapshot", "restoring a copy", []Right{
+		{"ebs:StartSnapshot", NewSnapshot, Copies, false}, {"kms:DescribeKey", VolumeKey, Copies, false}, {"kms:GenerateDataKeyWithoutPlaintext", VolumeKey, Copies, false},
+	}},
+	{"ebs PutSnapshotBlock", "restoring a copy", []Right{{"ebs:PutSnapshotBlock", OwnSnapshot, Copies, false}, {"kms:Decrypt", VolumeKey, Copies, false}}},
+	{"ebs CompleteSnapshot", "restoring a copy", []Right{{"ebs:CompleteSnapshot", OwnSnapshot, Copies, false}}},
+}
+
+// volumeScopes are the frames of what is allowed for volumes: the resource after the partition, the name of the statement, its condition.
+var volumeScopes = []struct {
+	scope         Scope
+	sid, resource string
+	condition     map[string]map[string][]string
+}{
+	{Account, "KedgeDescribeVolumes", "*", nil}, // they know no resources
+	{AnyVolume, "KedgeVolumes", "ec2:*:*:volume/*", nil},
+	{AnyInstance, "KedgeInstances", "ec2:*:*:instance/*", nil},
+	{AnySnapshot, "KedgeSnapshots", "ec2:*::snapshot/*", nil},
+	{NewSnapshot, "KedgeNewSnapshots", "ec2:*::snapshot/*", tagged("aws:RequestTag/")},
+	{NewVolume, "KedgeNewVolumes", "ec2:*:*:volume/*", tagged("aws:RequestTag/")},
+	{TagSnapshot, "KedgeTagNewSnapshots", "ec2:*::snapshot/*", during("CreateSnapshot", "CreateSnapshots")},
+	{TagVolume, "KedgeTagNewVolumes", "ec2:*:*:volume/*", during("CreateVolume")},
+	{OwnSnapshot, "KedgeOwnSnapshots", "ec2:*::snapshot/*", ownTags()},
+	{OwnVolume, "KedgeOwnVolumes", "ec2:*:*:volume/*", tagged("aws:ResourceTag/")},
+}
+
+// tagged asks for our tag, whatever its value.
+func tagged(key string) map[string]map[string][]string {
+	return map[string]map[string][]string{"Null": {key + tokenTag: {"false"}}}
+}
+
+func during(calls ...string) map[string]map[string][]string {
+	return map[string]map[string][]string{"StringEquals": {"ec2:CreateAction": calls}}
+}
+
+// ownTags also says that what has our tag gets only further ones of ours. A call that sets no tags meets that.
+func ownTags() map[string]map[string][]string {
+	c := tagged("aws:ResourceTag/")
+	c["ForAllValues:StringLike"] = map[string][]string{"aws:TagKeys": {"kedge.dev/*"}}
+	return c
+}
+
+// volumeStatements are what a policy allows for volumes.
+func (l *Location) volumeStatements() []Statement {
+	if l.Volumes == NoVolumes {
+		return nil
+	}
+	var out []Statement
+	add := func(s Statement, scope Scope) {
+		s.Effect, s.Action = "Allow", l.actions(VolumeCalls, scope)
+		if len(s.Action) > 0 {
+			out = append(out, s)
+		}
+	}
+	for _, frame := range volumeScopes {
+		resource := frame.resource
+		if strings.Contains(resource, ":") {
+			resource = "arn:" + l.Partition + ":" + resource
+		}
+		add(Statement{Sid: frame.sid, Resource: resource, Condition: frame.condition}, frame.scope)
+	}
+	if l.VolumeKey != "" {
+		add(Statement{Sid: "KedgeVolumeKey", Resource: l.VolumeKey}, VolumeKey)
+		add(Statement{Sid: "KedgeVolumeKeyGrants", Resource: l.VolumeKey, Condition: map[string]map[string][]string{"Bool": {"kms:GrantIsForAWSResource": {"true"}}}}, VolumeGrant)
+	}
+	return out
+}

@@ -1,0 +1,203 @@
+package backup_test
+
+import (
+	"context"
+	"crypto/rand"
+	"io/fs"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"filippo.io/age"
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/tools/events"
+	"k8s.io/client-go/util/workqueue"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"kedge.dev/kedge/api/v1alpha1"
+	"kedge.dev/kedge/backup/archive"
+	"kedge.dev/kedge/deploy"
+	"kedge.dev/kedge/plugins/file"
+	"kedge.dev/kedge/server/backup"
+	"kedge.dev/kedge/server/location"
+	"kedge.dev/kedge/server/pool"
+	"kedge.dev/kedge/test/testbed"
+)
+
+// world is a namespace of a real API server, with a location in a folder.
+type world struct {
+	cluster   *testbed.Cluster
+	client    client.Client
+	namespace string
+	private   string
+	later     time.Duration // than it is
+}
+
+var crds sync.Once
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	w := &world{cluster: testbed.SharedCluster(t, "1.36.3"), private: t.TempDir()}
+	crds.Do(func() {
+		files, err := fs.Glob(deploy.CRDs, "crds/*.yaml")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range files {
+			text, err := deploy.CRDs.ReadFile(name)
+			if err == nil {
+				err = w.cluster.ApplyYAML(t.Context(), string(text))
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+	scheme := runtime.NewScheme()
+	if err := clientscheme.AddToScheme(scheme); err != nil {
+		t.Fatal(err)
+	}
+	if err := v1alpha1.AddToScheme(scheme); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	if w.client, err = client.New(w.cluster.Kedge(t), client.Options{Scheme: scheme}); err != nil {
+		t.Fatal(err)
+	}
+	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "backup-"}}
+	if err := w.client.Create(t.Context(), ns); err != nil {
+		t.Fatal(err)
+	}
+	w.namespace = ns.Name
+	w.locate(t)
+	return w
+}
+
+// locate makes the location "main".
+func (w *world) locate(t *testing.T) {
+	t.Helper()
+	path := t.TempDir()
+	store, err := file.New(v1alpha1.FileLocation{Path: path}, file.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { store.Close() })
+	id, err := age.GenerateX25519Identity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := archive.Init(t.Context(), store, archive.InitOptions{Recipients: []age.Recipient{id.Recipient()}, Now: time.Now, Rand: rand.Reader}); err != nil {
+		t.Fatal(err)
+	}
+	w.create(t, "main", &v1alpha1.BackupStorageLocation{Spec: v1alpha1.BackupStorageLocationSpec{File: &v1alpha1.FileLocation{Path: path}}})
+}
+
+func (w *world) create(t *testing.T, name string, object client.Object) {
+	t.Helper()
+	object.SetNamespace(w.namespace)
+	object.SetName(name)
+	if err := w.client.Create(t.Context(), object); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (w *world) now() time.Time { return time.Now().Add(w.later) }
+
+// server is one that has just begun, with its spool in a folder; one that is not alive does none of the work that it begins.
+func (w *world) server(t *testing.T, spool string, alive bool) *backup.Reconciler {
+	t.Helper()
+	p := pool.New[*archive.Record](1, 1)
+	if alive {
+		ctx, cancel := context.WithCancel(t.Context())
+		group, ctx := errgroup.WithContext(ctx)
+		queue := workqueue.NewTypedRateLimitingQueue(workqueue.DefaultTypedControllerRateLimiter[reconcile.Request]())
+		if err := p.Changed().Start(ctx, queue); err != nil {
+			t.Fatal(err)
+		}
+		group.Go(func() error { return p.Run(ctx) })
+		t.Cleanup(func() {
+			cancel()
+			queue.ShutDown()
+			_ = group.Wait() // it ends with its context
+		})
+	}
+	return &backup.Reconciler{
+		Client: w.client, Pool: p, Events: events.NewFakeRecorder(100), Now: w.now,
+		Registry: &location.Registry{Client: w.client, Secrets: w.client, Namespace: w.namespace, PrivateDir: w.private, Now: w.now},
+		Runner:   &backup.Runner{Config: w.cluster.Kedge(t), Version: "test", SpoolDir: spool, Now: w.now, Rand: rand.Reader},
+	}
+}
+
+// look reconciles the backup once.
+func (w *world) look(t *testing.T, r *backup.Reconciler, name string) *v1alpha1.Backup {
+	t.Helper()
+	key := client.ObjectKey{Namespace: w.namespace, Name: name}
+	if _, err := r.Reconcile(t.Context(), ctrl.Request{NamespacedName: key}); err != nil {
+		t.Fatal(err)
+	}
+	var b v1alpha1.Backup
+	if err := w.client.Get(t.Context(), key, &b); err != nil {
+		t.Fatal(err)
+	}
+	return &b
+}
+
+// attempt has the backup begun, and looks until the attempt has ended.
+func (w *world) attempt(t *testing.T, r *backup.Reconciler, name string) *v1alpha1.Backup {
+	t.Helper()
+	before := w.look(t, r, name).Status.Failures
+	for {
+		b := w.look(t, r, name)
+		if b.Status.Phase.Final() || b.Status.Failures > before {
+			return b
+		}
+		if err := t.Context().Err(); err != nil {
+			t.Fatalf("the attempt does not end: %+v", b.Status)
+		}
+	}
+}
+
+// TestFailures lets two servers die over a backup, and counts neither as a failure of it; three attempts that fail are its end, however long they took.
+func TestFailures(t *testing.T) {
+	w := newWorld(t)
+	w.create(t, "poor", &v1alpha1.Backup{Spec: v1alpha1.BackupSpec{Selection: v1alpha1.Selection{IncludedNamespaces: []string{w.namespace}}}})
+	for n := range 2 {
+		b := w.look(t, w.server(t, t.TempDir(), false), "poor")
+		if b.Status.Attempts != n+1 || b.Status.Failures != 0 || b.Status.Phase != v1alpha1.PhaseQueued {
+			t.Fatalf("begun by a server that died: %+v", b.Status)
+		}
+	}
+	r := w.server(t, filepath.Join(t.TempDir(), "missing"), true)
+	w.later = 2 * time.Hour
+	for n := 1; n <= 2; n++ {
+		b := w.attempt(t, r, "poor")
+		ready := meta.FindStatusCondition(b.Status.Conditions, "Ready")
+		if b.Status.Attempts != n+2 || b.Status.Failures != n || b.Status.Phase != v1alpha1.PhaseQueued || ready == nil || ready.Reason != "AttemptFailed" {
+			t.Fatalf("failure %d: %+v", n, b.Status)
+		}
+	}
+	b := w.attempt(t, r, "poor")
+	if b.Status.Failures != 3 || b.Status.Phase != v1alpha1.PhaseFailed || !strings.Contains(b.Status.Message, "spool") {
+		t.Errorf("the third failure: %+v", b.Status)
+	}
+}
+
+// TestSuccessAfterFailure keeps the count of what failed.
+func TestSuccessAfterFailure(t *testing.T) {
+	w := newWorld(t)
+	w.create(t, "late", &v1alpha1.Backup{Spec: v1alpha1.BackupSpec{Selection: v1alpha1.Selection{IncludedNamespaces: []string{w.namespace}}}})
+	w.attempt(t, w.server(t, filepath.Join(t.TempDir(), "missing"), true), "late")
+	b := w.attempt(t, w.server(t, t.TempDir(), true), "late")
+	if b.Status.Phase != v1alpha1.PhaseCompleted || b.Status.Attempts != 2 || b.Status.Failures != 1 {
+		t.Errorf("%+v", b.Status)
+	}
+}

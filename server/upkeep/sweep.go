@@ -1,0 +1,99 @@
+package upkeep
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
+	"kedge.dev/kedge/api/v1alpha1"
+	"kedge.dev/kedge/plugins"
+	"kedge.dev/kedge/server/location"
+)
+
+// maxDeletions is how many orphans one look removes; the next goes on.
+const maxDeletions = 200
+
+// sweep removes the orphaned snapshots of this cluster's backups and restores, where there ever was anything of volumes. Volumes are left for a
+// person to judge.
+func (r *Reconciler) sweep(ctx context.Context, object *v1alpha1.BackupStorageLocation, place *location.Place) (used bool, err error) {
+	cluster, err := r.ClusterUID(ctx)
+	if err != nil {
+		return false, err
+	}
+	busy, used, err := r.underWay(ctx, object, place, cluster)
+	if err != nil || !used {
+		return used, err
+	}
+	providers, err := r.providers(ctx, place)
+	if err != nil {
+		return true, err
+	}
+	search := &Search{
+		Providers: providers, LocationID: place.Archive.ID(), Entries: place.Entries, Cluster: cluster, Target: cluster,
+		Busy: busy, Before: r.Now().Add(-SafeAge),
+	}
+	orphans, err := search.Find(ctx)
+	if err != nil {
+		return true, err
+	}
+	var failed []error
+	for i := range orphans[:min(len(orphans), maxDeletions)] {
+		o := &orphans[i]
+		if err := search.Delete(ctx, o); err != nil {
+			failed = append(failed, fmt.Errorf("remove orphaned %s %s: %w", o.Kind, o.ID, err))
+			continue
+		}
+		log.FromContext(ctx).Info("removed an orphaned snapshot", "snapshot", o.ID, "reason", o.Reason, "claim", o.Claim, "backup", o.Backup, "restore", o.Restore)
+		r.Events.Eventf(object, nil, "Normal", "OrphanRemoved", "Upkeep", "snapshot %s of claim %s: %s", o.ID, o.Claim, o.Reason)
+	}
+	return true, errors.Join(failed...)
+}
+
+func (r *Reconciler) providers(ctx context.Context, place *location.Place) ([]plugins.VolumeProvider, error) {
+	if r.Providers != nil {
+		return r.Providers(ctx, place)
+	}
+	return place.VolumeProviders(ctx)
+}
+
+// underWay gives the uids of backups and restores that are not over, and says whether this cluster has, or asks for, any data of volumes: who does
+// not use them need not give the server rights at their provider.
+func (r *Reconciler) underWay(ctx context.Context, object *v1alpha1.BackupStorageLocation, place *location.Place, cluster string) (busy map[string]bool, used bool, err error) {
+	busy = map[string]bool{}
+	var backups v1alpha1.BackupList
+	if err := r.Client.List(ctx, &backups, client.InNamespace(object.Namespace)); err != nil {
+		return nil, false, fmt.Errorf("list the Backup objects: %w", err)
+	}
+	for i := range backups.Items {
+		b := &backups.Items[i]
+		used = used || b.Spec.Volumes != nil
+		if !b.Status.Phase.Final() {
+			busy[string(b.UID)], busy[b.Status.ArchiveUID] = true, true
+		}
+	}
+	var restores v1alpha1.RestoreList
+	if err := r.Client.List(ctx, &restores, client.InNamespace(object.Namespace)); err != nil {
+		return nil, false, fmt.Errorf("list the Restore objects: %w", err)
+	}
+	for i := range restores.Items {
+		if s := &restores.Items[i]; !s.Status.Phase.Final() {
+			busy[string(s.UID)] = true
+		}
+	}
+	if used {
+		return busy, true, nil
+	}
+	entries, err := place.Entries(ctx)
+	if err != nil {
+		return nil, false, err
+	}
+	for i := range entries {
+		if rec := entries[i].Record; rec != nil && rec.Cluster.UID == cluster && rec.Counts.Volumes > 0 {
+			return busy, true, nil
+		}
+	}
+	return busy, false, nil
+}
