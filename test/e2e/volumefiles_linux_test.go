@@ -416,8 +416,28 @@ func TestVolumeFilesByServer(t *testing.T) {
 			t.Logf("the server's log:\n%s", text)
 		}
 	}()
-	must("location", "add", "main", "--s3-bucket", w.bucket.Name, "--endpoint", w.bucket.Endpoint, "--region", w.bucket.Region, "--path-style",
-		"--credentials-file", filepath.Join(w.dir, "credentials"), "--age-identity-file", filepath.Join(w.dir, "key.txt"), "--give-identity-to-server")
+	data := map[string][]byte{}
+	for _, name := range []string{"key.txt", "credentials"} {
+		if data[name], err = os.ReadFile(filepath.Join(w.dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "main"}, Data: data}
+	if _, err := w.clients.CoreV1().Secrets("kedge").Create(t.Context(), secret, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	err = w.cluster.ApplyYAML(t.Context(), fmt.Sprintf(`
+apiVersion: kedge.dev/v1alpha1
+kind: BackupStorageLocation
+metadata: {name: main, namespace: kedge}
+spec:
+  default: true
+  ageIdentitySecret: {name: main, key: key.txt}
+  s3: {bucket: %q, endpoint: %q, region: %q, pathStyle: true, credentialsSecret: {name: main, key: credentials}}
+`, w.bucket.Name, w.bucket.Endpoint, w.bucket.Region))
+	if err != nil {
+		t.Fatal(err)
+	}
 	want := w.tree(t)
 	must("backup", "create", "good", "--include-namespaces", "shop", "--volumes", "copy", "--wait")
 	if r := w.result(t); r.Files != 33 || r.Operation != "copy" {
