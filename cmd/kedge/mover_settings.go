@@ -19,7 +19,7 @@ const moverHint = "name --mover-namespace, --mover-image and --mover-secret; doc
 func bindMovers(flags *pflag.FlagSet, s *mover.Settings) {
 	flags.StringVar(&s.Namespace, "mover-namespace", "", "`namespace` of Jobs that copy and restore the files of volumes which no provider knows (default: there are none)")
 	flags.StringVar(&s.Image, "mover-image", "", "`image` of these Jobs: Kedge's own")
-	flags.StringVar(&s.Secret, "mover-secret", "kedge-location", "`name` of the Secret in their namespace with config.yaml, and the key files that it names, at "+mover.SecretPath)
+	flags.StringVar(&s.Secret, "mover-secret", "kedge-location", "`name` of the Secret in their namespace with config.yaml, and the key files that it names, at "+mover.ConfigPath)
 	flags.StringVar(&s.ServiceAccount, "mover-service-account", "", "`name` of their service account, as which they reach the bucket (default: the namespace's)")
 	annotate(flags, groupMovers, moverFlagNames...)
 }

@@ -47,7 +47,7 @@ func newFileWorld(t *testing.T) *fileWorld {
 	if err != nil {
 		t.Fatal(err)
 	}
-	data := map[string][]byte{"config.yaml": []byte(strings.ReplaceAll(string(config), w.dir+"/", mover.SecretPath+"/"))}
+	data := map[string][]byte{"config.yaml": []byte(strings.ReplaceAll(string(config), w.dir+"/", mover.ConfigPath+"/"))}
 	for _, name := range []string{"key.txt", "credentials"} {
 		if data[name], err = os.ReadFile(filepath.Join(w.dir, name)); err != nil {
 			t.Fatal(err)

@@ -33,6 +33,7 @@ type Options struct {
 // Runner runs pods.
 type Runner struct {
 	Options
+	tb  testing.TB
 	dir string
 
 	mu   sync.Mutex
@@ -52,12 +53,12 @@ const lookEvery = 100 * time.Millisecond
 // Start runs pods until the test ends.
 func Start(t testing.TB, opts Options) *Runner {
 	t.Helper()
-	r := &Runner{Options: opts, dir: t.TempDir()}
+	r := &Runner{Options: opts, tb: t, dir: t.TempDir()}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		r.loop(ctx, t)
+		r.loop(ctx)
 	}()
 	t.Cleanup(func() {
 		cancel()
@@ -74,14 +75,14 @@ func (r *Runner) Runs() []Run {
 }
 
 // loop starts a process for each pod that can run, and ends with all of them.
-func (r *Runner) loop(ctx context.Context, t testing.TB) {
+func (r *Runner) loop(ctx context.Context) {
 	var all sync.WaitGroup
 	defer all.Wait()
 	known := map[string]bool{}
 	for ctx.Err() == nil {
 		pods, err := r.Clients.CoreV1().Pods(r.Namespace).List(ctx, metav1.ListOptions{})
 		if err != nil && ctx.Err() == nil {
-			t.Errorf("pod runner: %v", err)
+			r.tb.Errorf("pod runner: %v", err)
 			return
 		}
 		for i := range pods.Items {
@@ -95,12 +96,12 @@ func (r *Runner) loop(ctx context.Context, t testing.TB) {
 			}
 			known[string(pod.UID)] = true
 			if err != nil {
-				t.Errorf("pod runner: pod %s: %v", pod.Name, err)
+				r.tb.Errorf("pod runner: pod %s: %v", pod.Name, err)
 				continue
 			}
 			all.Go(func() {
 				if err := r.run(ctx, p); err != nil && ctx.Err() == nil {
-					t.Errorf("pod runner: pod %s: %v", pod.Name, err)
+					r.tb.Errorf("pod runner: pod %s: %v", pod.Name, err)
 				}
 			})
 		}

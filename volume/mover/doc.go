@@ -44,7 +44,7 @@ type Settings struct {
 	Image string
 	// ServiceAccount of the pods, through which AWS knows them; empty is the namespace's default.
 	ServiceAccount string
-	// Secret, in Namespace, has config.yaml with the location, and the files that it names, as they are below SecretPath.
+	// Secret, in Namespace, has config.yaml with the location, and the files that it names, as they are below ConfigPath.
 	Secret string
 }
 
@@ -77,7 +77,7 @@ func sleep(ctx context.Context, d time.Duration) error {
 
 // Where the container finds what it needs.
 const (
-	SecretPath = "/etc/kedge"
+	ConfigPath = "/etc/kedge"
 	dataPath   = "/data"
 )
 

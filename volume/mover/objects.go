@@ -96,7 +96,7 @@ func (m *Mover) pod(t *Task, operation string) corev1.PodSpec {
 		},
 		Containers: []corev1.Container{{
 			Name: "mover", Image: m.Image, Args: args,
-			Env: []corev1.EnvVar{{Name: "KEDGE_CONFIG", Value: SecretPath + "/config.yaml"}, {Name: "GOMEMLIMIT", Value: goMemoryLimit}},
+			Env: []corev1.EnvVar{{Name: "KEDGE_CONFIG", Value: ConfigPath + "/config.yaml"}, {Name: "GOMEMLIMIT", Value: goMemoryLimit}},
 			SecurityContext: &corev1.SecurityContext{
 				AllowPrivilegeEscalation: &no, ReadOnlyRootFilesystem: &yes,
 				Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}, Add: capabilities(operation)},
@@ -108,7 +108,7 @@ func (m *Mover) pod(t *Task, operation string) corev1.PodSpec {
 			TerminationMessagePath: corev1.TerminationMessagePathDefault, TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError,
 			VolumeMounts: []corev1.VolumeMount{
 				{Name: "data", MountPath: dataPath, ReadOnly: t.ReadOnly},
-				{Name: "location", MountPath: SecretPath, ReadOnly: true},
+				{Name: "location", MountPath: ConfigPath, ReadOnly: true},
 				{Name: "tmp", MountPath: "/tmp"},
 			},
 		}},
