@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	mathrand "math/rand/v2"
 	"os"
 	"path/filepath"
@@ -357,9 +358,7 @@ type disk struct {
 
 func (d *disk) clone() *disk {
 	c := &disk{size: d.size, blocks: map[int64][]byte{}}
-	for i, b := range d.blocks {
-		c.blocks[i] = b // blocks are replaced, never changed
-	}
+	maps.Copy(c.blocks, d.blocks) // blocks are replaced, never changed
 	return c
 }
 
