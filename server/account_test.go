@@ -87,7 +87,7 @@ func TestBackupAsAccount(t *testing.T) {
 	var items []string
 	err := reader.Rows(t.Context(), nil, func(_ int, row archive.Row) error {
 		if row.Name != "kube-root-ca.crt" { // a controller's, which may not be there yet
-			items = append(items, row.Ref.String())
+			items = append(items, row.String())
 		}
 		return nil
 	})

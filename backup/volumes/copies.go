@@ -79,7 +79,7 @@ func lookAgain(ctx context.Context, repo *repository.Repository, todo []*taking)
 
 // copyVolume copies what changed since the volume's last copy, where the two snapshots can be compared; else everything.
 func (t *Taker) copyVolume(ctx context.Context, repo *repository.Repository, req Request, v *taking) (string, error) {
-	provider := v.provider.(plugins.BlockSnapshots) //nolint:errcheck,forcetypeassert // provide has looked
+	provider := v.provider.(plugins.BlockSnapshots) // provide has looked
 	volume := repository.Volume{Cluster: req.ClusterUID, Provider: provider.Name(), Handle: v.handle}
 	earlier, err := repo.Copies(ctx, repository.Filter{Volume: volume, Kind: block.Kind})
 	if err != nil {

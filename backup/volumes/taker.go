@@ -347,7 +347,7 @@ func groups(todo []*taking) [][]*taking {
 }
 
 func (t *Taker) snapshotGroup(ctx context.Context, req Request, group []*taking) error {
-	provider := group[0].provider.(plugins.VolumeSnapshotter) //nolint:errcheck,forcetypeassert // provide has looked
+	provider := group[0].provider.(plugins.VolumeSnapshotter) // provide has looked
 	ask := plugins.SnapshotRequest{
 		Token: fmt.Sprintf("%s/%s/%s/%d", req.UID, req.Attempt, group[0].handle, len(group)),
 		Tags: map[string]string{
@@ -405,7 +405,7 @@ func (t *Taker) wait(ctx context.Context, todo []*taking) error {
 				done++
 				continue
 			}
-			p := v.provider.(plugins.VolumeSnapshotter) //nolint:errcheck,forcetypeassert // provide has looked
+			p := v.provider.(plugins.VolumeSnapshotter) // provide has looked
 			open[p] = append(open[p], v.snapshot.ID)
 		}
 		if t.Progress != nil {

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 
 	"kedge.dev/kedge/backup/archive"
 	"kedge.dev/kedge/volume/block"
+	"kedge.dev/kedge/volume/files"
 	"kedge.dev/kedge/volume/repository"
 )
 
@@ -55,7 +57,7 @@ func VerifyCopies(ctx context.Context, rows []archive.Volume, open func(context.
 		return nil, fmt.Errorf("open the repository of volume copies: %w", err)
 	}
 	defer func() { err = errors.Join(err, repo.Close(context.WithoutCancel(ctx))) }()
-	copies := make([]repository.Copy, 0, len(named))
+	byKind := map[string][]repository.Copy{}
 	for id, row := range named {
 		c, err := repo.Copy(ctx, id)
 		switch {
@@ -63,15 +65,48 @@ func VerifyCopies(ctx context.Context, rows []archive.Volume, open func(context.
 			problems = append(problems, problemOf(row, -1, "the copy is gone from the repository"))
 		case err != nil:
 			return nil, err
+		case c.Kind != block.Kind && c.Kind != files.Kind:
+			problems = append(problems, problemOf(row, -1, fmt.Sprintf("the copy is of kind %q, which this version cannot read", c.Kind)))
 		default:
-			copies = append(copies, c)
+			byKind[c.Kind] = append(byKind[c.Kind], c)
 		}
+	}
+	more, err := verifyBlocks(ctx, repo, byKind[block.Kind], named)
+	if problems = append(problems, more...); err != nil {
+		return problems, err
+	}
+	more, err = verifyFiles(ctx, repo, byKind[files.Kind], named)
+	return append(problems, more...), err
+}
+
+func verifyBlocks(ctx context.Context, repo *repository.Repository, copies []repository.Copy, named map[string]*archive.Volume) (problems []archive.Problem, err error) {
+	if len(copies) == 0 {
+		return nil, nil
 	}
 	damages, err := block.Verify(ctx, repo, copies, block.Options{})
 	for _, d := range damages {
 		problems = append(problems, problemOf(named[d.Copy.ID], d.Offset, d.Error()))
 	}
 	if errors.Is(err, block.ErrDamaged) {
+		return append(problems, archive.Problem{File: repository.Folder, Offset: -1, Message: err.Error()}), nil
+	}
+	return problems, err
+}
+
+func verifyFiles(ctx context.Context, repo *repository.Repository, copies []repository.Copy, named map[string]*archive.Volume) (problems []archive.Problem, err error) {
+	if len(copies) == 0 {
+		return nil, nil
+	}
+	spool, err := os.MkdirTemp("", "kedge-verify-")
+	if err != nil {
+		return nil, fmt.Errorf("verify the copies of files: %w", err)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(spool)) }()
+	damages, err := files.Verify(ctx, repo, copies, files.VerifyOptions{SpoolDir: spool})
+	for _, d := range damages {
+		problems = append(problems, problemOf(named[d.Copy.ID], -1, d.Error()))
+	}
+	if errors.Is(err, files.ErrDamaged) {
 		return append(problems, archive.Problem{File: repository.Folder, Offset: -1, Message: err.Error()}), nil
 	}
 	return problems, err

@@ -31,7 +31,7 @@ var exitTable = []exitCode{
 	{exitOK, "ok", "The command did what it was asked to."},
 	{exitFailed, "failed", "Something failed that no other code describes; for a backup or a restore: there is no usable result."},
 	{exitUsage, "usage", "The command line, a file given to it or the configuration is wrong, or the cluster has no Kedge server. Nothing was changed."},
-	{exitPartial, "partial", "A backup or a restore is partially failed: each object that is missing is named in its report. With --exit-code: a comparison found differences, or a dry run would change something."},
+	{exitPartial, "partial", "A backup or a restore is partially failed: each object that is missing is named in its report. A mover could not read, or not restore, every file. With --exit-code: a comparison found differences, or a dry run would change something."},
 	{exitNotFound, "not-found", "What was named does not exist: a location, a backup, a restore, an object in a backup."},
 	{exitRefused, "refused", "Kedge or a server refused: a damaged backup, a missing or wrong signature, a key that opens nothing, retention, a policy, missing rights."},
 	{exitUnreachable, "unreachable", "The cluster or the bucket could not be reached, or did not accept the credentials."},

@@ -52,6 +52,7 @@ Under the name kubectl-kedge on the PATH (a link will do) it is a plugin: kubect
 		a.scheduleCommand(),
 		a.volumeCommand(),
 		a.doctorCommand(),
+		a.moverCommand(),
 		a.serverCommand(),
 		a.installCommand(),
 		a.upgradeCommand(),

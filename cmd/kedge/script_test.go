@@ -1,13 +1,17 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
+	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -88,6 +92,26 @@ var scriptCommands = map[string]func(*testscript.TestScript, bool, []string){
 		if got != want {
 			ts.Fatalf("exit code %d, want %d", got, want)
 		}
+	},
+	// age DURATION FILE… dates files, and those in folders, so long back: what was just written is not taken for unchanged.
+	"age": func(ts *testscript.TestScript, _ bool, args []string) {
+		back, err := time.ParseDuration(args[0])
+		ts.Check(err)
+		for _, name := range args[1:] {
+			ts.Check(filepath.WalkDir(ts.MkAbs(name), func(path string, _ fs.DirEntry, err error) error {
+				if err != nil {
+					return err
+				}
+				then := time.Now().Add(-back)
+				return os.Chtimes(path, then, then)
+			}))
+		}
+	},
+	// field VARIABLE NAME FILE sets a variable to a field of the JSON object in a file.
+	"field": func(ts *testscript.TestScript, _ bool, args []string) {
+		var object map[string]any
+		ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[2])), &object))
+		ts.Setenv(args[0], fmt.Sprint(object[args[1]]))
 	},
 	// mode OCTAL FILE expects the permissions of a file.
 	"mode": func(ts *testscript.TestScript, _ bool, args []string) {

@@ -136,8 +136,7 @@ func (p *Provider) diagnose(e *plugins.VolumeError, err error) {
 	d := awsconf.Diagnose(err, p.where(), p.opts.Now())
 	sentinel := map[awsconf.Kind]error{awsconf.Access: plugins.ErrAccess, awsconf.Config: plugins.ErrConfig}[d.Kind]
 	e.Remedy = d.Remedy
-	var creds *awsconf.CredentialsError
-	if !errors.As(err, &creds) {
+	if _, ok := errors.AsType[*awsconf.CredentialsError](err); !ok {
 		if m, ok := meanings[code(err)]; ok && !strings.HasPrefix(d.Remedy, "set the clock") {
 			sentinel, e.Remedy = m.sentinel, m.remedy
 		}

@@ -31,7 +31,7 @@ const Name = "ebs"
 // The tags by which requests are known again.
 const (
 	// TokenTag holds the token of the request that made a snapshot or a volume.
-	TokenTag = "kedge.dev/token"
+	TokenTag = "kedge.dev/token" //nolint:gosec // the name of a tag, no secret
 	// VolumesTag holds a hash of the volumes that a snapshot's request was for, so that a token that is used for other volumes is noticed.
 	VolumesTag = "kedge.dev/volumes"
 )
@@ -108,8 +108,7 @@ func (r once) IsErrorRetryable(err error) bool {
 
 // unperformed says whether err means that the call had no effect and may have one the next time.
 func unperformed(err error) bool {
-	var api smithy.APIError
-	if errors.As(err, &api) {
+	if api, ok := errors.AsType[smithy.APIError](err); ok {
 		switch api.ErrorCode() {
 		case rateExceeded, "RequestLimitExceeded", "Throttling", "ThrottlingException", "RequestThrottled", "RequestThrottledException", "EC2ThrottledException":
 			return true

@@ -63,7 +63,7 @@ func (c *Cloud) performToken(in *call) (*answer, *apiError) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if in.op == "GetCallerIdentity" {
-		return stsAnswer(in, struct{ Arn, UserId, Account string }{ //nolint:revive // as the API spells them
+		return stsAnswer(in, struct{ Arn, UserId, Account string }{
 			fmt.Sprintf("arn:aws:iam::%s:user/test", in.account), "AIDATEST", in.account,
 		}), nil
 	}
@@ -85,8 +85,8 @@ func (c *Cloud) performToken(in *call) (*answer, *apiError) {
 	c.nextID++
 	accessKey := fmt.Sprintf("ASIA%012X", c.nextID)
 	c.accounts[accessKey] = found[1]
-	type credentials struct{ AccessKeyId, SecretAccessKey, SessionToken, Expiration string } //nolint:revive // as the API spells them
-	type user struct{ AssumedRoleId, Arn string }                                            //nolint:revive // as the API spells them
+	type credentials struct{ AccessKeyId, SecretAccessKey, SessionToken, Expiration string }
+	type user struct{ AssumedRoleId, Arn string }
 	return stsAnswer(in, struct {
 		Credentials     credentials
 		AssumedRoleUser user

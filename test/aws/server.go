@@ -3,6 +3,7 @@ package aws
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -144,9 +145,7 @@ func (c *Cloud) respond(p protocol, in *call, fault *Fault) *answer {
 }
 
 func (c *Cloud) write(w http.ResponseWriter, out *answer, in *call, fault *Fault) {
-	for name, values := range out.header {
-		w.Header()[name] = values
-	}
+	maps.Copy(w.Header(), out.header)
 	w.Header().Set("X-Amzn-Requestid", in.id)
 	w.Header().Set("Date", in.now.UTC().Format(http.TimeFormat))
 	w.Header().Set("Content-Length", strconv.Itoa(len(out.body)))

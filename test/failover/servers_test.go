@@ -33,7 +33,6 @@ type server struct {
 	s3     *faults.Cable
 	log    string
 	exited chan struct{}
-	cut    bool // it was cut off from the network
 }
 
 // pair is what a Deployment of two replicas is: as many servers run, and one that ends is started anew.

@@ -124,7 +124,7 @@ func (w *world) rows(ctx context.Context, entry archive.Entry) ([]string, error)
 	}
 	var rows []string
 	err = reader.Rows(ctx, nil, func(_ int, row archive.Row) error {
-		rows = append(rows, row.Ref.String()+" "+row.SHA256)
+		rows = append(rows, row.String()+" "+row.SHA256)
 		return nil
 	})
 	return rows, err

@@ -115,6 +115,7 @@ func eachEngine(b *testing.B, run func(b *testing.B, dir string, size int64, eng
 // BenchmarkFirst copies to a new repository.
 func BenchmarkFirst(b *testing.B) {
 	eachEngine(b, func(b *testing.B, dir string, size int64, engine func(*testRepo) copyFunc) {
+		b.Helper()
 		b.SetBytes(size)
 		b.ReportAllocs()
 		var cpu time.Duration
@@ -130,6 +131,7 @@ func BenchmarkFirst(b *testing.B) {
 // BenchmarkUnchanged copies again what did not change.
 func BenchmarkUnchanged(b *testing.B) {
 	eachEngine(b, func(b *testing.B, dir string, size int64, engine func(*testRepo) copyFunc) {
+		b.Helper()
 		b.SetBytes(size)
 		b.ReportAllocs()
 		r := newRepo(b)
@@ -145,6 +147,7 @@ func BenchmarkUnchanged(b *testing.B) {
 // BenchmarkRestore restores to a new folder.
 func BenchmarkRestore(b *testing.B) {
 	eachEngine(b, func(b *testing.B, dir string, size int64, engine func(*testRepo) copyFunc) {
+		b.Helper()
 		b.SetBytes(size)
 		b.ReportAllocs()
 		r := newRepo(b)

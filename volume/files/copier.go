@@ -2,6 +2,7 @@ package files
 
 import (
 	"errors"
+	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -44,6 +45,8 @@ type CopyRequest struct {
 	// Description and Tags are kept with the snapshot; a tag's key may not be type, hostname, username or path.
 	Description string
 	Tags        map[string]string
+	// Describe may change each manifest before it is saved, those of checkpoints too. Nil changes nothing.
+	Describe func(*snapshot.Manifest)
 }
 
 // CopyProgress is how far a copy is.
@@ -75,6 +78,14 @@ func (c *copyCounts) now() CopyProgress {
 		Files: c.files.Load(), Folders: c.folders.Load(), Bytes: c.bytes.Load(),
 		ReadFiles: c.readFiles.Load(), ReadBytes: c.readBytes.Load(), Checkpoints: c.checkpoints.Load(),
 	}
+}
+
+// parallel is how many files are worked on at once.
+func parallel(n int) int {
+	if n > 0 {
+		return n
+	}
+	return max(defaultParallel, runtime.GOMAXPROCS(0))
 }
 
 const (

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -121,13 +120,6 @@ func (r *copyRun) walk(ctx context.Context, d *dir) (*snapshot.DirEntry, error) 
 	return root, err
 }
 
-func parallel(n int) int {
-	if n > 0 {
-		return n
-	}
-	return max(defaultParallel, runtime.GOMAXPROCS(0))
-}
-
 // openPrevious opens the roots of the earlier snapshots. One that cannot be read is a remark.
 func (r *copyRun) openPrevious(ctx context.Context) []*previous {
 	var prev []*previous
@@ -174,7 +166,7 @@ func (r *copyRun) finish(ctx context.Context, root *snapshot.DirEntry) (*CopyRes
 }
 
 func (r *copyRun) manifest(root *snapshot.DirEntry, incomplete string) *snapshot.Manifest {
-	return &snapshot.Manifest{
+	man := &snapshot.Manifest{
 		Source:           r.req.Source,
 		Description:      r.req.Description,
 		Tags:             r.req.Tags,
@@ -183,6 +175,10 @@ func (r *copyRun) manifest(root *snapshot.DirEntry, incomplete string) *snapshot
 		RootEntry:        root,
 		IncompleteReason: incomplete,
 	}
+	if r.req.Describe != nil {
+		r.req.Describe(man)
+	}
+	return man
 }
 
 // ticker says when it is time for progress and for a checkpoint. It has no goroutine: whoever finishes something asks it.

@@ -154,8 +154,7 @@ func (r *copyRun) file(ctx context.Context, f *unfinished, s *slot, st *unix.Sta
 	} else {
 		err = r.read(ctx, f, s, st, &out.entry)
 	}
-	var tree *unreadable
-	if errors.As(err, &tree) {
+	if tree, ok := errors.AsType[*unreadable](err); ok {
 		return r.fault(path, tree.error), nil
 	}
 	if err != nil {

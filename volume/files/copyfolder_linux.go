@@ -254,8 +254,7 @@ func (r *copyRun) kid(ctx context.Context, f *unfinished, s *slot) (outcome, err
 	f.kids[s.stored] = kid
 	f.mu.Unlock()
 	entry, err := r.folder(ctx, kid)
-	var tree *unreadable
-	if errors.As(err, &tree) {
+	if tree, ok := errors.AsType[*unreadable](err); ok {
 		kid.close()
 		return r.fault(path, tree.error), nil
 	}

@@ -125,6 +125,7 @@ func (t *tally) add(e *snapshot.DirEntry) {
 		t.sum.TotalFileSize += e.FileSize
 	case snapshot.EntryTypeDirectory:
 		t.addFolder(e.DirSummary)
+	case snapshot.EntryTypeUnknown:
 	}
 }
 

@@ -136,22 +136,8 @@ func (r *entryReader) member() error {
 		}
 		return nil
 	}
-	if c == ',' || c == '{' {
-		if c, err = r.token(); err != nil {
-			return err
-		}
-	}
-	if c != '"' {
-		return damaged("a member has no name")
-	}
-	if err := r.value(c); err != nil {
-		return err
-	}
-	name := string(r.buf)
-	if c, err = r.token(); err != nil || c != ':' {
-		return errors.Join(damaged("a member has no value"), err)
-	}
-	if c, err = r.token(); err != nil {
+	name, c, err := r.name(c)
+	if err != nil {
 		return err
 	}
 	if name == `"entries"` && c == '[' && r.state == beforeEntries {
@@ -175,6 +161,27 @@ func (r *entryReader) member() error {
 		r.state = afterEntries
 	}
 	return nil
+}
+
+// name reads the name of a member, which begins at or after c, and the first byte of its value.
+func (r *entryReader) name(c byte) (name string, first byte, err error) {
+	if c == ',' || c == '{' {
+		if c, err = r.token(); err != nil {
+			return "", 0, err
+		}
+	}
+	if c != '"' {
+		return "", 0, damaged("a member has no name")
+	}
+	if err := r.value(c); err != nil {
+		return "", 0, err
+	}
+	name = string(r.buf)
+	if c, err = r.token(); err != nil || c != ':' {
+		return "", 0, errors.Join(damaged("a member has no value"), err)
+	}
+	first, err = r.token()
+	return name, first, err
 }
 
 // token gives the next byte that is no white space.
@@ -201,22 +208,15 @@ func (r *entryReader) value(c byte) error {
 		depth = 1
 	}
 	for quoted || depth > 0 || !isDelimited(c) {
-		next, err := r.in.ReadByte()
-		if err != nil {
-			if errors.Is(err, io.EOF) {
-				return damaged("it ends too early")
-			}
+		var err error
+		if c, err = r.byteOfValue(); err != nil {
 			return err
 		}
-		if len(r.buf) >= maxEntry {
-			return damaged("an entry is too large")
-		}
-		c = next
 		switch {
 		case quoted && c == '\\':
 			r.buf = append(r.buf, c)
-			if c, err = r.in.ReadByte(); err != nil {
-				return damaged("it ends too early")
+			if c, err = r.byteOfValue(); err != nil {
+				return err
 			}
 			r.buf = append(r.buf, c)
 			continue
@@ -237,6 +237,20 @@ func (r *entryReader) value(c byte) error {
 		r.buf = append(r.buf, c)
 	}
 	return nil
+}
+
+// byteOfValue gives the next byte of a value that is not too large yet.
+func (r *entryReader) byteOfValue() (byte, error) {
+	c, err := r.in.ReadByte()
+	switch {
+	case errors.Is(err, io.EOF):
+		return 0, damaged("it ends too early")
+	case err != nil:
+		return 0, err
+	case len(r.buf) >= maxEntry:
+		return 0, damaged("an entry is too large")
+	}
+	return c, nil
 }
 
 // isDelimited says that a value which is complete ends with this byte itself.

@@ -32,12 +32,12 @@ func (c *countingRepo) NewObjectWriter(ctx context.Context, opt object.WriterOpt
 }
 
 // copyVia copies through a writer that the test wraps.
-func (r *testRepo) copyVia(t testing.TB, ctx context.Context, c *Copier, w *countingRepo, dir string) (*CopyResult, error) {
+func (r *testRepo) copyVia(ctx context.Context, t testing.TB, c *Copier, w *countingRepo, dir string) (*CopyResult, error) {
 	t.Helper()
-	return r.copyAs(t, ctx, c, w, dir, testSource)
+	return r.copyAs(ctx, t, c, w, dir, testSource)
 }
 
-func (r *testRepo) copyAs(t testing.TB, ctx context.Context, c *Copier, w *countingRepo, dir string, source snapshot.SourceInfo) (*CopyResult, error) {
+func (r *testRepo) copyAs(ctx context.Context, t testing.TB, c *Copier, w *countingRepo, dir string, source snapshot.SourceInfo) (*CopyResult, error) {
 	t.Helper()
 	prev, err := snapshot.FindPreviousManifests(r.ctx, r, source, nil)
 	must(t, err)
@@ -61,7 +61,7 @@ func TestUnchanged(t *testing.T) {
 	grove(t, dir, 100)
 	r.copyTree(t, c, dir)
 	w := &countingRepo{}
-	res, err := r.copyVia(t, r.ctx, c, w, dir)
+	res, err := r.copyVia(r.ctx, t, c, w, dir)
 	must(t, err)
 	if res.Files != 100 || res.ReadFiles != 0 || res.ReadBytes != 0 || w.objects.Load() != 0 {
 		t.Errorf("of an unchanged tree %d files with %d bytes were read and %d objects written: %+v", res.ReadFiles, res.ReadBytes, w.objects.Load(), res)
@@ -75,7 +75,7 @@ func TestOneChange(t *testing.T) {
 	first := r.copyTree(t, c, dir)
 	writeFile(t, filepath.Join(dir, "d3/e0/f3"), "something else")
 	w := &countingRepo{}
-	res, err := r.copyVia(t, r.ctx, c, w, dir)
+	res, err := r.copyVia(r.ctx, t, c, w, dir)
 	must(t, err)
 	if res.ReadFiles != 1 || w.objects.Load() != 4 {
 		t.Errorf("%d files were read and %d objects written, want 1 and 4", res.ReadFiles, w.objects.Load())
@@ -142,7 +142,7 @@ func TestChangesWhileCopied(t *testing.T) {
 			}
 		}
 	}}
-	res, err := r.copyVia(t, r.ctx, c, w, dir)
+	res, err := r.copyVia(r.ctx, t, c, w, dir)
 	must(t, err)
 	got := map[string]RemarkKind{}
 	for _, m := range res.Remarks {
@@ -176,7 +176,7 @@ func TestRemarksAreBounded(t *testing.T) {
 // TestNoRoot: without the tree there is no snapshot.
 func TestNoRoot(t *testing.T) {
 	r := newRepo(t)
-	if _, err := r.tryCopy(t, r.ctx, newCopier(t), filepath.Join(t.TempDir(), "nothing")); !errors.Is(err, os.ErrNotExist) {
+	if _, err := r.tryCopy(r.ctx, t, newCopier(t), filepath.Join(t.TempDir(), "nothing")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the error is %v", err)
 	}
 }

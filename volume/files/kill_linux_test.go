@@ -55,13 +55,13 @@ func TestKilledCopy(t *testing.T) {
 					cancel()
 				}
 			}
-			_, err := r.copyAs(t, ctx, c, w, dir, source)
+			_, err := r.copyAs(ctx, t, c, w, dir, source)
 			cancel()
 			if err != nil && !errors.Is(err, context.Canceled) {
 				t.Fatalf("the copy cancelled at object %d ends with %v", at, err)
 			}
 		}
-		res, err := r.copyAs(t, r.ctx, c, &countingRepo{}, dir, source)
+		res, err := r.copyAs(r.ctx, t, c, &countingRepo{}, dir, source)
 		must(t, err)
 		if res.Manifest.RootEntry.ObjectID == undisturbed.Manifest.RootEntry.ObjectID {
 			continue
@@ -89,7 +89,7 @@ func TestCheckpoint(t *testing.T) {
 			cancel()
 		}
 	}
-	if _, err := r.copyVia(t, ctx, c, w, dir); !errors.Is(err, context.Canceled) {
+	if _, err := r.copyVia(ctx, t, c, w, dir); !errors.Is(err, context.Canceled) {
 		t.Fatalf("the cancelled copy ends with %v", err)
 	}
 	manifests, err := snapshot.ListSnapshots(r.ctx, r, testSource)

@@ -26,7 +26,7 @@ func TestKopiaReads(t *testing.T) {
 	root, err := snapshotfs.SnapshotRoot(r, man)
 	must(t, err)
 	seen := map[string]string{}
-	kopiaTree(t, r.ctx, root.(fs.Directory), "", seen)
+	kopiaTree(r.ctx, t, root.(fs.Directory), "", seen)
 	for path, want := range map[string]string{
 		"plain": "hello", "sub/again": "hello", "zz-again": "hello", "sub/deeper/file": "deep", "empty": "",
 		storedName("caf\xe9"): "latin1", storedName(sidecarName): "a user's own", "link": "../nowhere/\xff",
@@ -51,13 +51,13 @@ func TestKopiaReads(t *testing.T) {
 	}
 }
 
-func kopiaTree(t testing.TB, ctx context.Context, d fs.Directory, path string, seen map[string]string) {
+func kopiaTree(ctx context.Context, t testing.TB, d fs.Directory, path string, seen map[string]string) {
 	t.Helper()
 	must(t, fs.IterateEntries(ctx, d, func(ctx context.Context, e fs.Entry) error {
 		at := joinPath(path, e.Name())
 		switch e := e.(type) {
 		case fs.Directory:
-			kopiaTree(t, ctx, e, at, seen)
+			kopiaTree(ctx, t, e, at, seen)
 		case fs.Symlink:
 			target, err := e.Readlink(ctx)
 			seen[at] = target

@@ -1,6 +1,7 @@
 package files
 
 import (
+	"maps"
 	"strings"
 	"sync"
 )
@@ -62,8 +63,6 @@ func (r *remarks) take() (map[RemarkKind]int64, []Remark) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	counts := make(map[RemarkKind]int64, len(r.counts))
-	for k, n := range r.counts {
-		counts[k] = n
-	}
+	maps.Copy(counts, r.counts)
 	return counts, r.list
 }

@@ -49,14 +49,14 @@ var testSource = snapshot.SourceInfo{Host: "test", UserName: "kedge", Path: "/vo
 // copyTree copies with the earlier snapshots of the repository as its base.
 func (r *testRepo) copyTree(t testing.TB, c *Copier, dir string) *CopyResult {
 	t.Helper()
-	res, err := r.tryCopy(t, r.ctx, c, dir)
+	res, err := r.tryCopy(r.ctx, t, c, dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return res
 }
 
-func (r *testRepo) tryCopy(t testing.TB, ctx context.Context, c *Copier, dir string) (*CopyResult, error) {
+func (r *testRepo) tryCopy(ctx context.Context, t testing.TB, c *Copier, dir string) (*CopyResult, error) {
 	t.Helper()
 	prev, err := snapshot.FindPreviousManifests(r.ctx, r, testSource, nil)
 	if err != nil {

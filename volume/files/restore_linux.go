@@ -231,8 +231,7 @@ func (r *restoreRun) failed(ctx context.Context, path string, err error) error {
 	if err == nil {
 		return nil
 	}
-	var read *unreadable
-	if errors.As(err, &read) {
+	if read, ok := errors.AsType[*unreadable](err); ok {
 		return r.notRead(ctx, path, read.error)
 	}
 	for _, all := range []error{unix.ENOSPC, unix.EDQUOT, unix.EROFS, unix.EMFILE, unix.ENFILE} {

@@ -269,6 +269,7 @@ func (n *node) kind() string {
 		return TypeSymlink
 	case snapshot.EntryTypeFile:
 		return TypeFile
+	case snapshot.EntryTypeUnknown:
 	}
 	return string(n.entry.Type)
 }

@@ -35,7 +35,8 @@ type Volume struct {
 // String is the volume for messages.
 func (v Volume) String() string { return v.Provider + "/" + v.Handle }
 
-func (v Volume) source() snapshot.SourceInfo {
+// Source is what kopia calls the volume.
+func (v Volume) Source() snapshot.SourceInfo {
 	return snapshot.SourceInfo{Host: v.Cluster, UserName: ownerUser, Path: "/" + v.Provider + "/" + v.Handle}
 }
 
@@ -72,6 +73,18 @@ type Copy struct {
 // Root is the entry of the copy's tree.
 func (c Copy) Root() *snapshot.DirEntry { return c.root }
 
+// Tags are what marks a manifest as that of the copy. Save sets them; who has kopia write a manifest of his own sets them himself.
+func (c Copy) Tags() map[string]string {
+	tags := map[string]string{tagKind: c.Kind, tagSize: strconv.FormatInt(c.SizeBytes, 10)}
+	if c.Snapshot != "" {
+		tags[tagSnapshot] = c.Snapshot
+	}
+	if c.Base != "" {
+		tags[tagBase] = c.Base
+	}
+	return tags
+}
+
 // Filter chooses copies; empty fields choose all.
 type Filter struct {
 	Volume   Volume
@@ -101,7 +114,7 @@ func listCopies(ctx context.Context, rep repo.Repository, filter Filter) ([]Copy
 		if err := filter.Volume.check(); err != nil {
 			return nil, err
 		}
-		source := filter.Volume.source()
+		source := filter.Volume.Source()
 		maps.Copy(labels, map[string]string{
 			snapshot.HostnameLabel: source.Host, snapshot.UsernameLabel: source.UserName, snapshot.PathLabel: source.Path,
 		})
@@ -203,15 +216,8 @@ func Save(ctx context.Context, w repo.RepositoryWriter, c Copy, root *snapshot.D
 	}
 	c.Started, c.Completed = c.Started.Round(0).UTC(), c.Completed.Round(0).UTC() // as they are read back
 	m := &snapshot.Manifest{
-		Source: c.Volume.source(), StartTime: fs.UTCTimestampFromTime(c.Started), EndTime: fs.UTCTimestampFromTime(c.Completed),
-		IncompleteReason: c.Incomplete, RootEntry: root,
-		Tags: map[string]string{tagKind: c.Kind, tagSize: strconv.FormatInt(c.SizeBytes, 10)},
-	}
-	if c.Snapshot != "" {
-		m.Tags[tagSnapshot] = c.Snapshot
-	}
-	if c.Base != "" {
-		m.Tags[tagBase] = c.Base
+		Source: c.Volume.Source(), StartTime: fs.UTCTimestampFromTime(c.Started), EndTime: fs.UTCTimestampFromTime(c.Completed),
+		IncompleteReason: c.Incomplete, RootEntry: root, Tags: c.Tags(),
 	}
 	if sum := root.DirSummary; sum != nil {
 		c.Files, c.StoredBytes = sum.TotalFileCount, sum.TotalFileSize
