@@ -55,7 +55,26 @@ func (t *Taker) copies(ctx context.Context, req Request, todo []*taking) (err er
 			return nil
 		})
 	}
-	return g.Wait()
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	return lookAgain(ctx, repo, todo)
+}
+
+// lookAgain sees to it that a backup names no copy that is gone: those that were made first may be days old, and no sealed backup names them yet.
+func lookAgain(ctx context.Context, repo *repository.Repository, todo []*taking) error {
+	for _, v := range todo {
+		if v.err != nil || v.copyID == "" {
+			continue
+		}
+		switch _, err := repo.Copy(ctx, v.copyID); {
+		case errors.Is(err, repository.ErrNoCopy):
+			v.fail(ReasonCopyFailed, fmt.Errorf("%w: maintenance took it for abandoned before the backup's other volumes were copied: copy fewer volumes in one backup", err))
+		case err != nil:
+			return err
+		}
+	}
+	return nil
 }
 
 // copyVolume copies what changed since the volume's last copy, where the two snapshots can be compared; else everything.

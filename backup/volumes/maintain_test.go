@@ -357,7 +357,9 @@ type disk struct {
 }
 
 func (d *disk) clone() *disk {
-	return &disk{size: d.size, blocks: maps.Clone(d.blocks)} // blocks are replaced, never changed
+	c := &disk{size: d.size, blocks: map[int64][]byte{}}
+	maps.Copy(c.blocks, d.blocks) // blocks are replaced, never changed
+	return c
 }
 
 func (d *disk) WriteAt(data []byte, at int64) (int, error) {

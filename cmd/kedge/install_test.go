@@ -208,6 +208,8 @@ func (c *installed) rights() error {
 const rightsOf = `
 server list secrets shop yes
 server list customresourcedefinitions.apiextensions.k8s.io - yes
+server list persistentvolumes - yes
+server list nodes - yes
 server watch pods shop no
 server watch secrets kedge no
 server create pods/exec shop yes

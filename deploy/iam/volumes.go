@@ -24,7 +24,7 @@ func ParseVolumes(text string) (Volumes, bool) {
 }
 
 // tokenTag is on every snapshot and volume that Kedge makes, from the moment it is made (ebs.TokenTag).
-const tokenTag = "kedge.dev/token" //nolint:gosec // the name of a tag, no secret
+const tokenTag = "kedge.dev/token" //nolint:gosec // the name of a tag
 
 // VolumeCalls is the table of plugins/ebs ("Actions, resources, and condition keys" of Amazon EC2, Amazon Elastic Block Store and AWS KMS in the
 // Service Authorization Reference; "Required permissions" of Amazon EBS encryption, EBS User Guide).

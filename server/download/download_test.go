@@ -201,6 +201,7 @@ func TestDownloads(t *testing.T) {
 			w := newWorld(t, version)
 			t.Run("Backup", w.backup)
 			t.Run("Items", w.items)
+			t.Run("Volumes", w.volumes)
 			t.Run("Verify", w.verify)
 			t.Run("Restore", w.restored)
 			t.Run("Refused", w.refused)
@@ -249,6 +250,30 @@ func (w *world) backup(t *testing.T) {
 	item := &v1alpha1.ItemReference{Resource: "configmaps", Namespace: shop, Name: "config-0007"}
 	if got, err := w.fetch(t, v1alpha1.DownloadRequestSpec{Target: v1alpha1.DownloadBackupItem, Name: "shown", Item: item}); err != nil || got != string(want) {
 		t.Errorf("the item: %q, %v", got, err)
+	}
+}
+
+// volumes fetches where the data of volumes is: of a backup that has some, and of one that has none.
+func (w *world) volumes(t *testing.T) {
+	row := archive.Volume{
+		Namespace: shop, Claim: "data", Volume: "pv-1", Provider: "ebs", Source: plugins.Volume{Handle: "vol-1", SizeBytes: 1 << 30}, Taken: time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC),
+		SnapshotID: "snap-1", CopyID: "copy-1", CopyKind: "blocks",
+	}
+	opts := archive.WriteOptions{Name: "volumes", UID: "volumes-uid", SpoolDir: t.TempDir(), Kedge: "v0.0.0-test", Now: time.Now, Rand: rand.Reader}
+	_, err := w.place.Write(t.Context(), opts, func(context.Context, *archive.Writer) (*archive.Summary, error) {
+		now := time.Now()
+		return &archive.Summary{Cluster: v1alpha1.ClusterInfo{UID: "blue"}, Phase: v1alpha1.PhaseCompleted, Started: now, Completed: now, Volumes: []archive.Volume{row}}, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := w.fetch(t, v1alpha1.DownloadRequestSpec{Target: v1alpha1.DownloadBackupVolumes, Name: "volumes"})
+	var read archive.Volume
+	if err != nil || json.Unmarshal([]byte(got), &read) != nil || read.CopyID != row.CopyID || read.Source.Handle != row.Source.Handle || strings.Count(got, "\n") != 1 {
+		t.Errorf("the volumes: %q, %v", got, err)
+	}
+	if got, err := w.fetch(t, v1alpha1.DownloadRequestSpec{Target: v1alpha1.DownloadBackupVolumes, Name: "shown"}); err != nil || got != "" {
+		t.Errorf("the volumes of a backup without any: %q, %v", got, err)
 	}
 }
 

@@ -176,6 +176,7 @@ func TestState(t *testing.T) {
 		`kedge_restores{phase="New"}`:                                                         1,
 		`kedge_restore_last_end_timestamp_seconds{phase="Failed"}`:                            unix(-time.Hour),
 		`kedge_restore_oldest_unfinished_timestamp_seconds`:                                   unix(-time.Minute),
+		`kedge_location_maintained{location="main"}`:                                          1,
 		`kedge_location_ready{location="main"}`:                                               1,
 		`kedge_location_synced{location="main"}`:                                              1,
 		`kedge_location_retained{location="main"}`:                                            0,
