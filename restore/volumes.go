@@ -168,18 +168,15 @@ func (x *run) fill(ctx context.Context, p *prepared, row archive.Volume) error {
 		return err
 	}
 	var made plugins.Volume
+	var from string
 	if err = x.mayFill(ctx, p, row, claim); err == nil {
-		made, err = x.makeVolume(ctx, p, row, claim)
+		made, from, err = x.makeVolume(ctx, p, row, claim)
 	}
 	switch {
 	case ctx.Err() != nil:
 		return nil //nolint:nilerr // a cancelled run leaves the object for the next one; the token finds what was made
 	case err != nil:
 		return x.finishPrepared(ctx, p, result{outcome: Failed, reason: VolumeNotFilled, message: err.Error()})
-	}
-	from := "snapshot " + row.SnapshotID
-	if row.SnapshotID == "" {
-		from = "copy " + row.CopyID
 	}
 	verb := "was made of"
 	if row.CopyKind == files.Kind {
@@ -219,25 +216,25 @@ func (x *run) rename(p *prepared) {
 	p.to.Name = name
 }
 
-func (x *run) makeVolume(ctx context.Context, p *prepared, row archive.Volume, claim string) (plugins.Volume, error) {
+func (x *run) makeVolume(ctx context.Context, p *prepared, row archive.Volume, claim string) (made plugins.Volume, from string, err error) {
 	var pv corev1.PersistentVolume
 	if err := json.Unmarshal(p.body, &pv); err != nil {
-		return plugins.Volume{}, fmt.Errorf("decode PersistentVolume %s: %w", p.from.Name, err)
+		return made, "", fmt.Errorf("decode PersistentVolume %s: %w", p.from.Name, err)
 	}
 	pv.Name = p.to.Name
-	made, err := x.filling.filler.Fill(ctx, volumes.Request{
+	made, from, err = x.filling.filler.Fill(ctx, volumes.Request{
 		Token: x.plan.Request.UID + "/" + row.Volume, Row: row,
 		Tags: map[string]string{
 			volumes.TagRestore: x.plan.Request.Name, volumes.TagUID: x.plan.Request.UID, volumes.TagCluster: x.plan.Target.UID, volumes.TagClaim: claim,
 		},
 	}, &pv)
 	if err != nil {
-		return made, err
+		return made, "", err
 	}
 	body, err := json.Marshal(map[string]any{"apiVersion": pv.APIVersion, "kind": pv.Kind, "metadata": pv.ObjectMeta, "spec": pv.Spec})
 	if err != nil {
-		return made, fmt.Errorf("encode PersistentVolume %s: %w", pv.Name, err)
+		return made, "", fmt.Errorf("encode PersistentVolume %s: %w", pv.Name, err)
 	}
 	p.body = body
-	return made, nil
+	return made, from, nil
 }

@@ -151,7 +151,28 @@ func (t *Taker) takeKnown(ctx context.Context, req Request, todo []*taking) erro
 	if err := t.wait(ctx, todo); err != nil {
 		return err
 	}
-	return t.copies(ctx, req, todo)
+	if err := t.copies(ctx, req, todo); err != nil {
+		return err
+	}
+	return t.tidy(ctx, req, todo)
+}
+
+// tidy removes the snapshots of this attempt that came to nothing: of a group that failed in part, of a volume that could not be copied. No
+// row would name them.
+func (t *Taker) tidy(ctx context.Context, req Request, todo []*taking) error {
+	used, failed := map[string]bool{}, false
+	for _, v := range todo {
+		failed = failed || v.err != nil
+		used[v.snapshot.ID] = used[v.snapshot.ID] || v.err == nil
+	}
+	if !failed {
+		return nil
+	}
+	err := removeIf(ctx, t.Providers, map[string]string{TagLocation: req.LocationID, TagAttempt: req.Attempt}, func(s *plugins.Snapshot) bool { return !used[s.ID] })
+	if err != nil {
+		return fmt.Errorf("remove snapshots that came to nothing: %w", err)
+	}
+	return nil
 }
 
 func (v *taking) fail(reason string, err error) {
@@ -378,12 +399,12 @@ func (t *Taker) snapshotGroup(ctx context.Context, req Request, group []*taking)
 		ByHandle: map[string]map[string]string{},
 	}
 	for _, v := range group {
-		if n := len(ask.Handles); n == 0 || ask.Handles[n-1] != v.handle {
+		if ask.ByHandle[v.handle] == nil {
 			ask.Handles = append(ask.Handles, v.handle)
-			ask.ByHandle[v.handle] = map[string]string{TagClaim: v.claim.String()}
-			if !v.method.Snapshots() {
-				ask.ByHandle[v.handle][TagRole] = RoleBase
-			}
+			ask.ByHandle[v.handle] = map[string]string{TagClaim: v.claim.String(), TagRole: RoleBase}
+		}
+		if v.method.Snapshots() { // of one claim of the volume at least: the backup keeps the snapshot
+			delete(ask.ByHandle[v.handle], TagRole)
 		}
 	}
 	at := t.Now()

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"strconv"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/arn"
 	awsec2 "github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 
@@ -22,6 +24,7 @@ func (p *Provider) CreateVolume(ctx context.Context, req plugins.VolumeRequest) 
 	if req.SnapshotID != "" {
 		object = "of " + req.SnapshotID + " " + object
 	}
+	req.Attributes = p.here(req.Attributes)
 	in, err := createInput(req)
 	if err != nil {
 		return plugins.Volume{}, p.fail(ctx, "create volume", object, err)
@@ -32,6 +35,19 @@ func (p *Provider) CreateVolume(ctx context.Context, req plugins.VolumeRequest) 
 	}
 	v, err := p.available(ctx, aws.ToString(out.VolumeId))
 	return v, p.fail(ctx, "wait for volume", aws.ToString(out.VolumeId), err)
+}
+
+// here gives the attributes as this region can have them: a KMS key serves one region ("Multi-Region keys" of the KMS Developer Guide: each replica has
+// an ARN of its own), so where another region's is named, the default key of this one encrypts.
+func (p *Provider) here(attributes map[string]string) map[string]string {
+	key, err := arn.Parse(attributes[attrKey])
+	if err != nil || key.Region == p.region {
+		return attributes
+	}
+	out := maps.Clone(attributes)
+	delete(out, attrKey)
+	out[attrEncrypted] = "true"
+	return out
 }
 
 func createInput(req plugins.VolumeRequest) (*awsec2.CreateVolumeInput, error) {

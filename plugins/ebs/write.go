@@ -34,6 +34,7 @@ type target struct {
 // StartBlocks begins a snapshot (StartSnapshot, with a client token). Of the attributes, kmsKeyId (an ARN) and encrypted count, and only where
 // there is no parent: a child is encrypted as its parent.
 func (p *Provider) StartBlocks(ctx context.Context, req plugins.VolumeRequest) (plugins.BlockTarget, error) {
+	req.Attributes = p.here(req.Attributes)
 	t, err := p.startBlocks(ctx, req)
 	if err != nil {
 		return nil, p.fail(ctx, "start snapshot", "", err)

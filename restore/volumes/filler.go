@@ -61,32 +61,38 @@ type Request struct {
 }
 
 // Fill makes a volume with the data that the row tells of, and makes pv, in place, the PersistentVolume of it. With an error pv is as it
-// was, and nothing was made that the same token does not find again. It prefers the provider's snapshot, which is quicker, to the copy.
-func (f *Filler) Fill(ctx context.Context, req Request, pv *corev1.PersistentVolume) (plugins.Volume, error) {
+// was, and nothing was made that the same token does not find again. It prefers the provider's snapshot, which is quicker, to the copy; from says
+// which it was.
+func (f *Filler) Fill(ctx context.Context, req Request, pv *corev1.PersistentVolume) (made plugins.Volume, from string, err error) {
 	if req.Row.CopyKind == files.Kind {
-		return f.fillFiles(ctx, req, pv)
+		made, err = f.fillFiles(ctx, req, pv)
+		return made, "copy " + req.Row.CopyID, err
 	}
 	provider, err := f.provider(&req.Row)
 	if err != nil {
-		return plugins.Volume{}, err
+		return plugins.Volume{}, "", err
 	}
 	source := &req.Row.Source
 	ask := plugins.VolumeRequest{
 		Token: req.Token, SizeBytes: source.SizeBytes, Zone: f.zone(source.Zone), Attributes: source.Attributes, Tags: tags(source.Tags, pv.Name, req),
 	}
 	if ask.SnapshotID, err = f.snapshot(ctx, provider, req); err != nil {
-		return plugins.Volume{}, fmt.Errorf("restore the data of claim %s/%s: %w", req.Row.Namespace, req.Row.Claim, err)
+		return plugins.Volume{}, "", fmt.Errorf("restore the data of claim %s/%s: %w", req.Row.Namespace, req.Row.Claim, err)
 	}
-	made, err := provider.CreateVolume(ctx, ask)
+	made, err = provider.CreateVolume(ctx, ask)
 	if err != nil {
-		return plugins.Volume{}, fmt.Errorf("make a volume of snapshot %s for claim %s/%s: %w", ask.SnapshotID, req.Row.Namespace, req.Row.Claim, err)
+		return plugins.Volume{}, "", fmt.Errorf("make a volume of snapshot %s for claim %s/%s: %w", ask.SnapshotID, req.Row.Namespace, req.Row.Claim, err)
 	}
 	filled := pv.DeepCopy()
 	if err := provider.Rebind(filled, made); err != nil {
-		return plugins.Volume{}, fmt.Errorf("make PersistentVolume %s one of %s: %w", pv.Name, made.Handle, err)
+		return plugins.Volume{}, "", fmt.Errorf("make PersistentVolume %s one of %s: %w", pv.Name, made.Handle, err)
 	}
 	*pv = *filled
-	return made, nil
+	from = "snapshot " + req.Row.SnapshotID
+	if ask.SnapshotID != req.Row.SnapshotID {
+		from = "copy " + req.Row.CopyID
+	}
+	return made, from, nil
 }
 
 func (f *Filler) provider(row *archive.Volume) (plugins.VolumeSnapshotter, error) {
