@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
 
 	"kedge.dev/kedge/api/v1alpha1"
 	"kedge.dev/kedge/backup/archive"
@@ -51,6 +52,8 @@ type Engine struct {
 
 	// Providers know volumes; the first that knows one and can do what the spec asks for takes its data.
 	Providers []plugins.VolumeProvider
+	// Unconfigured says of a volume whose provider there could be why there is none; it gives nil for others, and may be nil.
+	Unconfigured func(*corev1.PersistentVolume) error
 	// Repository opens where copies of volumes go; nil means that there can be none.
 	Repository func(context.Context) (*repository.Repository, error)
 	// Mover has the files of volumes copied that no provider knows; nil means that there is no way to.

@@ -42,16 +42,18 @@ func (c *claims) sorted() []volumes.Claim {
 // takeVolumes takes the data of the claims that were read, and remarks on what it could not take.
 func (p *pass) takeVolumes(ctx context.Context, r *reading, location, attempt string, began time.Time) ([]archive.Volume, error) {
 	taker := &volumes.Taker{
-		Kube: p.Kube, Providers: p.Providers, Repository: p.Repository, Mover: p.Mover, Now: p.Now, Sleep: sleep,
+		Kube: p.Kube, Providers: p.Providers, Unconfigured: p.Unconfigured, Repository: p.Repository, Mover: p.Mover, Now: p.Now, Sleep: sleep,
 		Progress: func(done, total int) { p.progress.volumes(done, total) },
 	}
 	if !p.policies.Nothing() {
 		p.progress.stage(StageVolumes)
-		p.attempt = attempt
 	}
 	result, err := taker.Take(ctx, volumes.Request{
 		LocationID: location, Name: p.req.Name, UID: p.req.UID, Attempt: attempt, Began: began, ClusterUID: r.cluster.UID, Claims: r.claims.sorted(), Policies: p.policies,
 	})
+	if taker.Asked() {
+		p.attempt = attempt
+	}
 	if err != nil {
 		return nil, fmt.Errorf("take the data of volumes: %w", err)
 	}

@@ -26,6 +26,8 @@ type Engine struct {
 	Journal Journal
 	// Providers make volumes with the data that the source has of them.
 	Providers []plugins.VolumeProvider
+	// Unconfigured is why there are fewer providers than there could be; nil where there are all. It is told of volumes that none can make.
+	Unconfigured error
 	// Repository opens where copies of volumes are; nil means that there are none.
 	Repository func(context.Context) (*repository.Repository, error)
 	// Mover has copies of files restored into volumes; nil means that there is no way to.

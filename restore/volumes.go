@@ -47,7 +47,10 @@ func (x *run) learnFilling(ctx context.Context) error {
 	if err != nil || len(rows) == 0 {
 		return err
 	}
-	f := &filling{rows: map[string]archive.Volume{}, renamed: map[string]string{}, filler: &volumes.Filler{Providers: x.e.Providers, Repository: x.e.Repository, Mover: x.e.Mover}}
+	f := &filling{rows: map[string]archive.Volume{}, renamed: map[string]string{}, filler: &volumes.Filler{Providers: x.e.Providers, Unconfigured: x.e.Unconfigured, Repository: x.e.Repository, Mover: x.e.Mover}}
+	if !slices.ContainsFunc(rows, func(row archive.Volume) bool { return row.CopyKind != files.Kind }) {
+		f.filler.Providers = nil // files alone need none, and outside of AWS none would answer
+	}
 	for _, row := range rows {
 		if keepsFiles(&row, x.plan.Request.Spec.Volumes) {
 			f.kept++

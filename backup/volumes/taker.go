@@ -53,7 +53,9 @@ const parallel = 4
 type Taker struct {
 	Kube      *kube.Client
 	Providers []plugins.VolumeProvider
-	Now       func() time.Time
+	// Unconfigured says of a volume whose provider there could be why there is none; it gives nil for others, and may be nil.
+	Unconfigured func(*corev1.PersistentVolume) error
+	Now          func() time.Time
 	// Sleep waits, or returns the context's error.
 	Sleep func(context.Context, time.Duration) error
 	// Repository opens where copies go. It is called when the first copy is about to be made; nil means that there can be none.
@@ -62,7 +64,12 @@ type Taker struct {
 	Mover *mover.Mover
 	// Progress tells how many of the volumes are done. It may be nil.
 	Progress func(done, total int)
+
+	asked bool
 }
+
+// Asked says whether providers were asked for snapshots, which may be there now.
+func (t *Taker) Asked() bool { return t.asked }
 
 // Request is what one backup wants.
 type Request struct {
@@ -121,8 +128,11 @@ func (t *Taker) Take(ctx context.Context, req Request) (*Result, error) {
 		return r, err
 	}
 	known, others := split(todo)
-	if err := t.takeKnown(ctx, req, known); err != nil {
-		return nil, err
+	if len(known) > 0 { // else no provider is asked for anything: a cluster outside of its reach may have none that answers
+		t.asked = true
+		if err := t.takeKnown(ctx, req, known); err != nil {
+			return nil, err
+		}
 	}
 	if err := t.copyFiles(ctx, req, others, len(known), r); err != nil {
 		return nil, err
@@ -231,6 +241,12 @@ func (t *Taker) plan(ctx context.Context, req Request, r *Result) ([]*taking, er
 		}
 		v := &taking{claim: c, pv: pv, method: method}
 		if t.provide(v); v.provider == nil {
+			if t.Unconfigured != nil {
+				if err := t.Unconfigured(pv); err != nil {
+					r.fail(c, ReasonNoProvider, "%v", err)
+					continue
+				}
+			}
 			if why := t.provideFiles(v); why != "" {
 				r.fail(c, ReasonNoProvider, "no provider can take a %s of a volume of driver %q%s: choose another method for it in spec.volumes.policies", method, Driver(pv), why)
 				continue

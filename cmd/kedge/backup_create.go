@@ -205,9 +205,7 @@ func (a *app) createBackup(ctx context.Context, c *config, name string, f *backu
 	}
 	var p *place // once the engine has opened it
 	if request.Spec.Volumes != nil {
-		if engine.Providers, err = location.VolumeProviders(ctx, &object.Spec, nil); err != nil {
-			return fmt.Errorf("create backup %s: %w", request.Name, err)
-		}
+		engine.Providers, engine.Unconfigured = location.BackupProviders(ctx, &object.Spec, nil)
 		engine.Repository = func(ctx context.Context) (*repository.Repository, error) { return a.openRepository(ctx, p) }
 		if engine.Mover, err = a.mover(client, object.Name); err != nil {
 			return err

@@ -39,9 +39,7 @@ func (a *app) openRestore(ctx context.Context, c *config, spec v1alpha1.RestoreS
 	engine := &restore.Engine{
 		Kube: client, Source: restore.FromArchive(reader), TargetName: cluster, Version: version, Now: a.env.Now, Concurrency: concurrency,
 	}
-	if engine.Providers, err = location.RestoreProviders(ctx, &f.object.Spec, nil, reader.Record(), spec.Volumes); err != nil {
-		return nil, fmt.Errorf("restore the volumes of backup %s: %w", f.entry.Name, err)
-	}
+	engine.Providers, engine.Unconfigured = location.RestoreProviders(ctx, &f.object.Spec, nil, reader.Record(), spec.Volumes)
 	engine.Repository = func(ctx context.Context) (*repository.Repository, error) { return a.openRepository(ctx, f.place) }
 	if engine.Mover, err = a.mover(client, f.object.Name); err != nil {
 		return nil, err

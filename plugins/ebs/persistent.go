@@ -27,7 +27,10 @@ var zoneKeys = []string{corev1.LabelTopologyZone, driverZone, corev1.LabelFailur
 var volumeID = regexp.MustCompile(`^vol-[0-9a-f]{8,17}$`)
 
 // Handle gives the volume's id, of the CSI driver's, EKS Auto Mode's and in-tree persistent volumes.
-func (p *Provider) Handle(pv *corev1.PersistentVolume) (string, bool) {
+func (p *Provider) Handle(pv *corev1.PersistentVolume) (string, bool) { return Handle(pv) }
+
+// Handle is Provider.Handle for who has no provider.
+func Handle(pv *corev1.PersistentVolume) (string, bool) {
 	switch source := pv.Spec.PersistentVolumeSource; {
 	case source.CSI != nil && (source.CSI.Driver == csiDriver || source.CSI.Driver == autoModeDriver):
 		return source.CSI.VolumeHandle, volumeID.MatchString(source.CSI.VolumeHandle)

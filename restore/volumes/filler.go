@@ -38,6 +38,8 @@ const (
 // Filler makes volumes.
 type Filler struct {
 	Providers []plugins.VolumeProvider
+	// Unconfigured is why there are fewer providers than there could be; nil where there are all.
+	Unconfigured error
 	// Repository opens where copies are; nil means that there are none.
 	Repository func(context.Context) (*repository.Repository, error)
 	// Mover restores copies of files; nil means that nobody can.
@@ -97,6 +99,9 @@ func (f *Filler) Fill(ctx context.Context, req Request, pv *corev1.PersistentVol
 
 func (f *Filler) provider(row *archive.Volume) (plugins.VolumeSnapshotter, error) {
 	i := slices.IndexFunc(f.Providers, func(p plugins.VolumeProvider) bool { return p.Name() == row.Provider })
+	if i < 0 && f.Unconfigured != nil {
+		return nil, fmt.Errorf("%w: its provider is %q: %w", ErrNoProvider, row.Provider, f.Unconfigured)
+	}
 	if i < 0 {
 		return nil, fmt.Errorf("%w: its provider is %q, which is not configured here", ErrNoProvider, row.Provider)
 	}

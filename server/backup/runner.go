@@ -7,6 +7,7 @@ import (
 	"io"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/rest"
 
 	"kedge.dev/kedge/api/v1alpha1"
@@ -96,14 +97,13 @@ func (r *Runner) engine(ctx context.Context, b *v1alpha1.Backup, place *location
 		return nil, fmt.Errorf("connect to the cluster: %w", err)
 	}
 	var providers []plugins.VolumeProvider
+	var unconfigured func(*corev1.PersistentVolume) error
 	if b.Spec.Volumes != nil {
-		if providers, err = place.VolumeProviders(ctx); err != nil {
-			return nil, err
-		}
+		providers, unconfigured = place.BackupProviders(ctx)
 	}
 	return &backup.Engine{
 		Mover:     r.Movers.With(own, place.Object.Name, r.Now),
-		Providers: providers, Repository: place.Repository,
+		Providers: providers, Unconfigured: unconfigured, Repository: place.Repository,
 		Kube: as, Look: own, Open: backup.At(place.Archive), PublicKey: place.Object.Spec.PublicKey, Signer: signer,
 		Version: r.Version, Now: r.Now, Rand: r.Rand, SpoolDir: r.SpoolDir,
 		Events: backup.Events{

@@ -5,6 +5,8 @@ import (
 	"crypto/rand"
 	"fmt"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"kedge.dev/kedge/api/v1alpha1"
 	"kedge.dev/kedge/backup/archive"
 	"kedge.dev/kedge/backup/volumes"
@@ -16,7 +18,8 @@ import (
 	"kedge.dev/kedge/volume/repository"
 )
 
-// RestoreProviders are those that a restore of the backup needs: none where it makes no volumes.
+// RestoreProviders are those that a restore of the backup needs: none where it makes no volumes. The error is why there are none; a restore that
+// needs none goes on without.
 func RestoreProviders(ctx context.Context, spec *v1alpha1.BackupStorageLocationSpec, pass *gate.Gate, backup *archive.Record, what v1alpha1.VolumeRestore) ([]plugins.VolumeProvider, error) {
 	if backup.Counts.Volumes == 0 || what == v1alpha1.VolumesKeep {
 		return nil, nil
@@ -51,6 +54,11 @@ func (p *Place) VolumeProviders(ctx context.Context) ([]plugins.VolumeProvider, 
 	return VolumeProviders(ctx, &p.Object.Spec, p.registry.Gate)
 }
 
+// BackupProviders are those of a backup.
+func (p *Place) BackupProviders(ctx context.Context) ([]plugins.VolumeProvider, func(*corev1.PersistentVolume) error) {
+	return BackupProviders(ctx, &p.Object.Spec, p.registry.Gate)
+}
+
 // RestoreProviders are those that a restore of the backup needs.
 func (p *Place) RestoreProviders(ctx context.Context, backup *archive.Record, what v1alpha1.VolumeRestore) ([]plugins.VolumeProvider, error) {
 	return RestoreProviders(ctx, &p.Object.Spec, p.registry.Gate, backup, what)
@@ -80,12 +88,27 @@ func (p *Place) Maintenance(ctx context.Context) (*volumes.Maintenance, error) {
 	return &volumes.Maintenance{Location: p.Archive, Keys: keys, Entries: p.Entries, Named: &p.named, Repository: p.Repository}, nil
 }
 
+// BackupProviders are VolumeProviders for a backup, which may have no volumes of AWS at all: where AWS is not configured there are none, and
+// unconfigured says so of the volumes that are Amazon's.
+func BackupProviders(ctx context.Context, spec *v1alpha1.BackupStorageLocationSpec, pass *gate.Gate) (providers []plugins.VolumeProvider, unconfigured func(*corev1.PersistentVolume) error) {
+	providers, err := VolumeProviders(ctx, spec, pass)
+	return providers, func(pv *corev1.PersistentVolume) error {
+		if _, known := ebs.Handle(pv); known {
+			return err
+		}
+		return nil
+	}
+}
+
 // VolumeProviders are those of the cluster that this process works for. AWS is reached with the SDK's default chain, in the chain's
 // region; where it has none, in the region of the location's bucket. The network is asked for nothing but a region. Calls pass the gate; nil is always open.
 func VolumeProviders(ctx context.Context, spec *v1alpha1.BackupStorageLocationSpec, pass *gate.Gate) ([]plugins.VolumeProvider, error) {
 	cfg, err := awsconf.Load(ctx, awsconf.Options{AskInstance: true})
+	if err != nil && spec.S3 != nil && spec.S3.Region != "" {
+		cfg, err = awsconf.Load(ctx, awsconf.Options{Region: spec.S3.Region})
+	}
 	if err != nil {
-		return nil, fmt.Errorf("configure AWS for volumes: %w", err)
+		return nil, fmt.Errorf("configure AWS for volumes: %w (set AWS_REGION, or the region of the profile, to where the volumes are)", err)
 	}
 	if cfg.Region == "" && spec.S3 != nil {
 		cfg.Region = spec.S3.Region

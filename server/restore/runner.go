@@ -154,13 +154,10 @@ func (a *attempt) plan(ctx context.Context) (*restore.Engine, *restore.Plan, err
 	if err != nil {
 		return nil, nil, fmt.Errorf("connect to the cluster: %w", err)
 	}
-	providers, err := a.place.RestoreProviders(ctx, reader.Record(), request.Spec.Volumes)
-	if err != nil {
-		return nil, nil, err
-	}
+	providers, unconfigured := a.place.RestoreProviders(ctx, reader.Record(), request.Spec.Volumes)
 	engine := &restore.Engine{
 		Mover:     a.Movers.With(own, a.place.Object.Name, a.Now),
-		Providers: providers, Repository: a.place.Repository,
+		Providers: providers, Unconfigured: unconfigured, Repository: a.place.Repository,
 		Kube: as, Look: own, Source: restore.FromArchive(reader), Journal: a.journal, TargetName: a.ClusterName, Version: a.Version,
 		OwnNamespace: a.Namespace, Now: a.Now,
 	}
