@@ -100,6 +100,8 @@ type Counts struct {
 	Errors int `json:"errors,omitempty"`
 	// Volumes is how many volumes' data is in the result.
 	Volumes int `json:"volumes,omitempty"`
+	// Snapshots is of how many of them the provider may keep a snapshot, for the backup or to compare the next copy with.
+	Snapshots int `json:"snapshots,omitempty"`
 	// VolumeBytes is the size of these volumes.
 	VolumeBytes int64 `json:"volumeBytes,omitempty"`
 }

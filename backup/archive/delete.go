@@ -97,7 +97,7 @@ func (e *Entry) refuseHeld() error {
 // hasElsewhere says whether a backup has data outside of the location. Where its record cannot be read, its files tell.
 func (l *Location) hasElsewhere(ctx context.Context, e *Entry) (has bool, err error) {
 	if e.Record != nil {
-		return e.Record.Counts.Volumes > 0, nil
+		return e.Record.Counts.Snapshots > 0, nil
 	}
 	err = l.store.List(ctx, backupFolder(e.Name, e.UID), func(info plugins.ObjectInfo) error {
 		has = has || strings.HasSuffix(info.Key, "/"+FileVolumes)

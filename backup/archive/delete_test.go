@@ -350,3 +350,16 @@ func TestDeleteElsewhere(t *testing.T) {
 		t.Errorf("%+v, %v, asked %v, left %v", res, err, asked, store.keys(""))
 	}
 }
+
+// TestDeleteFiles deletes a backup whose volumes are files in the repository: nobody needs to be asked for that.
+func TestDeleteFiles(t *testing.T) {
+	store := newMemory()
+	l, _ := location(t, store)
+	s := smallSample(1)
+	s.volumes = sampleVolumes(1)
+	s.volumes[0].Provider, s.volumes[0].SnapshotID, s.volumes[0].CopyID, s.volumes[0].CopyKind = "files", "", "c1", "files"
+	write(t, l, writeOptions(t, "big", "uid-1"), s)
+	if err := l.Delete(t.Context(), find(t, l, "big"), archive.DeleteOptions{Now: now}); err != nil || len(store.keys("backups/")) > 0 {
+		t.Errorf("%v, left %v", err, store.keys(""))
+	}
+}

@@ -66,6 +66,20 @@ func (v *Volume) Method() v1alpha1.VolumeMethod {
 	return v1alpha1.VolumeSnapshot
 }
 
+// kindFiles is the CopyKind of volumes that no provider has to do with.
+const kindFiles = "files"
+
+// snapshots counts the volumes of which the provider may keep a snapshot.
+func snapshots(rows []Volume) int {
+	n := 0
+	for i := range rows {
+		if rows[i].CopyKind != kindFiles {
+			n++
+		}
+	}
+	return n
+}
+
 func volumeBytes(rows []Volume) int64 {
 	var n int64
 	for i := range rows {
