@@ -1,6 +1,8 @@
 package v1alpha1
 
 import (
+	"slices"
+
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
@@ -36,6 +38,14 @@ type VolumeSelection struct {
 	// +optional
 	// +kubebuilder:validation:MaxItems=100
 	Policies []VolumePolicy `json:"policies,omitempty"`
+}
+
+// Snapshots says whether it asks for snapshots, of whatever claims. Nil asks for none.
+func (s *VolumeSelection) Snapshots() bool {
+	if s == nil {
+		return false
+	}
+	return s.Method.Snapshots() || slices.ContainsFunc(s.Policies, func(p VolumePolicy) bool { return p.Method.Snapshots() })
 }
 
 // VolumePolicy chooses the method of the claims that match all of its fields; a policy without any matches every claim.

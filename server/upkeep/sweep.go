@@ -59,8 +59,8 @@ func (r *Reconciler) providers(ctx context.Context, place *location.Place) ([]pl
 	return place.VolumeProviders(ctx)
 }
 
-// underWay gives the uids of backups and restores that are not over, and says whether this cluster has, or asks for, any data of volumes: who does
-// not use them need not give the server rights at their provider.
+// underWay gives the uids of backups and restores that are not over, and says whether this cluster asks for snapshots of volumes, or has backups of which
+// a provider may keep some: who has none need not give the server rights there, and outside of AWS nobody would answer.
 func (r *Reconciler) underWay(ctx context.Context, object *v1alpha1.BackupStorageLocation, place *location.Place, cluster string) (busy map[string]bool, used bool, err error) {
 	busy = map[string]bool{}
 	var backups v1alpha1.BackupList
@@ -69,7 +69,7 @@ func (r *Reconciler) underWay(ctx context.Context, object *v1alpha1.BackupStorag
 	}
 	for i := range backups.Items {
 		b := &backups.Items[i]
-		used = used || b.Spec.Volumes != nil
+		used = used || b.Spec.Volumes.Snapshots()
 		if !b.Status.Phase.Final() {
 			busy[string(b.UID)], busy[b.Status.ArchiveUID] = true, true
 		}
@@ -91,7 +91,7 @@ func (r *Reconciler) underWay(ctx context.Context, object *v1alpha1.BackupStorag
 		return nil, false, err
 	}
 	for i := range entries {
-		if rec := entries[i].Record; rec != nil && rec.Cluster.UID == cluster && rec.Counts.Volumes > 0 {
+		if rec := entries[i].Record; rec != nil && rec.Cluster.UID == cluster && rec.Counts.Snapshots > 0 {
 			return busy, true, nil
 		}
 	}
