@@ -100,7 +100,7 @@ func (d *demo) start(ctx context.Context, kedge, blueVersion, greenVersion strin
 	if d.bucket, err = d.s3.MakeBucket(ctx, "backups", testbed.Versioned()); err != nil {
 		return err
 	}
-	if err := d.startAWS(); err != nil {
+	if err := d.startAWS(ctx); err != nil {
 		return err
 	}
 	if d.blueConfig, err = account(ctx, d.blue); err != nil {

@@ -33,7 +33,7 @@ var shopVolumes = map[string]aws.VolumeSpec{
 }
 
 // startAWS starts the double of EC2 and EBS, with the volumes of the applications and something in them.
-func (d *demo) startAWS() (err error) {
+func (d *demo) startAWS(ctx context.Context) (err error) {
 	home := aws.Credentials{AccessKeyID: d.bucket.AccessKey, SecretAccessKey: d.bucket.SecretKey}
 	if d.cloud, err = aws.Start(aws.Options{Dir: filepath.Join(d.dir, "aws"), Home: home, SnapshotPolls: 1, VolumePolls: 1}); err != nil {
 		return err
@@ -45,7 +45,7 @@ func (d *demo) startAWS() (err error) {
 		if err := scribble(d.cloud.VolumeFile(id), r); err != nil {
 			return err
 		}
-		if d.data[claim], err = d.digest(id); err != nil {
+		if d.data[claim], err = d.digest(ctx, id); err != nil {
 			return err
 		}
 	}
@@ -72,14 +72,13 @@ func scribble(path string, r *mathrand.Rand) error {
 }
 
 // digest is of everything in a volume that is not zero, and of where it is.
-func (d *demo) digest(id string) (string, error) {
+func (d *demo) digest(ctx context.Context, id string) (string, error) {
 	image, err := file.OpenImage(d.cloud.VolumeFile(id), "")
 	if err != nil {
 		return "", err
 	}
 	defer image.Close()
 	h, buf, zeros := sha256.New(), make([]byte, plugins.BlockSize), make([]byte, plugins.BlockSize)
-	ctx := context.Background()
 	err = image.Blocks(ctx, func(b plugins.Block) error {
 		n, err := image.ReadBlock(ctx, b, buf)
 		if err == nil && !bytes.Equal(buf[:n], zeros[:n]) {
@@ -119,7 +118,7 @@ func (d *demo) checkData(ctx context.Context, c *testbed.Cluster) error {
 			return err
 		}
 		old := shopVolumes[claim].ID
-		got, err := d.digest(handle)
+		got, err := d.digest(ctx, handle)
 		switch {
 		case err != nil:
 			return err
