@@ -14,6 +14,9 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
 
 	"kedge.dev/kedge/test/testbed"
 )
@@ -47,6 +50,21 @@ func TestClusterScripts(t *testing.T) {
 			for _, file := range args {
 				if err := cluster.ApplyYAML(t.Context(), ts.ReadFile(file)); err != nil {
 					ts.Fatalf("apply %s: %v", file, err)
+				}
+			}
+		},
+		// bound NAMESPACE CLAIM waits until a claim is bound to its volume.
+		"bound": func(ts *testscript.TestScript, _ bool, args []string) {
+			clients, err := kubernetes.NewForConfig(cluster.Master())
+			ts.Check(err)
+			for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
+				claim, err := clients.CoreV1().PersistentVolumeClaims(args[0]).Get(t.Context(), args[1], metav1.GetOptions{})
+				ts.Check(err)
+				if claim.Status.Phase == corev1.ClaimBound {
+					return
+				}
+				if time.Now().After(deadline) {
+					ts.Fatalf("claim %s/%s is %s", args[0], args[1], claim.Status.Phase)
 				}
 			}
 		},
