@@ -52,10 +52,10 @@ func main() {
 		pause()
 	case len(os.Args) == 3 && role == "outside":
 		err = outside(os.Args[2])
-	case len(os.Args) == 4 && role == "inside":
-		err = inside(os.Args[2], os.Args[3])
+	case len(os.Args) == 3 && role == "inside":
+		err = inside(os.Args[2])
 	default:
-		err = errors.New("usage: node outside SETTINGS, node inside SETTINGS CGROUP, or node pause")
+		err = errors.New("usage: node outside|inside SETTINGS, or node pause")
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "node:", err)
@@ -101,32 +101,38 @@ func outside(path string) error {
 	}
 	told, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	sweepCgroups()
-	cgroup := fmt.Sprint(cgroupPrefix, os.Getpid())
-	if err := makeCgroup(cgroup); err != nil {
+	hs, err := hierarchies()
+	if err != nil {
 		return err
 	}
-	defer func() { _ = removeCgroup(cgroup) }()
+	sweepCgroups(hs)
+	cgroup := fmt.Sprint(cgroupPrefix, os.Getpid())
+	defer func() { _ = removeCgroup(hs, cgroup) }()
+	if err := makeCgroup(hs, cgroup); err != nil {
+		return err
+	}
 	if err := serve(filepath.Join(s.Dir, "host.sock"), loopbackOnly); err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(told, "/proc/self/exe", "inside", path, cgroup)
+	cmd := exec.CommandContext(told, "/proc/self/exe", "inside", path)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS | syscall.CLONE_NEWNET | syscall.CLONE_NEWUTS | syscall.CLONE_NEWIPC,
-	}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS | syscall.CLONE_NEWNET | syscall.CLONE_NEWUTS |
+		syscall.CLONE_NEWIPC | syscall.CLONE_NEWCGROUP}
 	// The other end is held by this process alone: the node ends when it does.
 	if _, err := cmd.StdinPipe(); err != nil {
 		return err
 	}
-	if err := cmd.Run(); err != nil && told.Err() == nil {
+	if err := within(hs, cgroup, cmd.Start); err != nil {
+		return err
+	}
+	if err := cmd.Wait(); err != nil && told.Err() == nil {
 		return fmt.Errorf("the node ended: %w", err)
 	}
 	return nil
 }
 
 // inside is process 1 of the node.
-func inside(path, cgroup string) error {
+func inside(path string) error {
 	s, err := read(path)
 	if err != nil {
 		return err
@@ -135,9 +141,6 @@ func inside(path, cgroup string) error {
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		os.Exit(0)
 	}()
-	if err := joinCgroup(cgroup); err != nil {
-		return err
-	}
 	if err := syscall.Sethostname([]byte(s.Name)); err != nil {
 		return fmt.Errorf("set the node's host name: %w", err)
 	}

@@ -16,6 +16,9 @@ func mountAll(s *settings) error {
 	if err := syscall.Mount("proc", "/proc", "proc", syscall.MS_NOSUID|syscall.MS_NODEV|syscall.MS_NOEXEC, ""); err != nil {
 		return fmt.Errorf("mount the node's /proc: %w", err)
 	}
+	if err := mountCgroups(); err != nil {
+		return err
+	}
 	for file, text := range s.Kernel {
 		if err := pretend(s.Dir, filepath.Join("/proc/sys", file), text); err != nil {
 			return err
