@@ -21,12 +21,19 @@ type remembered struct {
 // Entries lists the location to its end and gives every backup in it, sorted by name and uid. Records that could not be read are entries
 // with Err, and are read again the next time.
 func (p *Place) Entries(ctx context.Context) ([]archive.Entry, error) {
+	_, entries, err := p.Inventory(ctx)
+	return entries, err
+}
+
+// Inventory is Entries, with all else that the one listing found.
+func (p *Place) Inventory(ctx context.Context) (*archive.Inventory, []archive.Entry, error) {
 	p.listing.mu.Lock()
 	defer p.listing.mu.Unlock()
-	listed, err := p.Archive.List(ctx)
+	inventory, err := p.Archive.Inventory(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
+	listed := inventory.Backups
 	var unread []archive.Listed
 	known := make(map[string]remembered, len(listed))
 	for _, l := range listed {
@@ -43,7 +50,7 @@ func (p *Place) Entries(ctx context.Context) ([]archive.Entry, error) {
 		return nil
 	})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	p.listing.known = known
 	out := make([]archive.Entry, len(listed))
@@ -51,5 +58,5 @@ func (p *Place) Entries(ctx context.Context) ([]archive.Entry, error) {
 		out[i] = known[l.UID()].entry
 		out[i].Deleting = l.Deleting()
 	}
-	return out, nil
+	return inventory, out, nil
 }

@@ -143,7 +143,7 @@ func (r *Reconciler) apply(ctx context.Context, object *v1alpha1.BackupStorageLo
 	}
 	memory := r.memory(object.UID)
 	pass := &Pass{
-		Archive: place.Archive, Entries: place.Entries, Lock: object.Spec.ObjectLock, Locked: memory.locked, Now: r.Now,
+		Archive: place.Archive, Look: place.Inventory, Lock: object.Spec.ObjectLock, Locked: memory.locked, Now: r.Now,
 		Prepare: preparation{r, object, memory, cluster}.prepare,
 		Removed: func(ctx context.Context, name, uid, reason string) error {
 			r.announce(ctx, object, name, uid, reason)
