@@ -184,10 +184,10 @@ func controllers(mgr manager.Manager, opts Options, seen *metrics.Recorder, pass
 	return errors.Join(
 		(&location.Reconciler{Client: mgr.GetClient(), Registry: registry, Metrics: seen, Now: opts.Now}).SetupWithManager(mgr),
 		(&retention.Reconciler{
-			Client: mgr.GetClient(), Registry: registry, ClusterUID: cluster, Events: recorder, Metrics: seen, Now: opts.Now,
+			Client: mgr.GetClient(), Registry: registry, ClusterUID: cluster, Events: recorder, Metrics: seen, After: registry.Looked, Now: opts.Now,
 		}).SetupWithManager(mgr),
 		(&upkeep.Reconciler{
-			Client: mgr.GetClient(), Registry: registry, ClusterUID: cluster, Events: recorder, Metrics: seen, Now: opts.Now,
+			Client: mgr.GetClient(), Registry: registry, ClusterUID: cluster, Events: recorder, Metrics: seen, After: registry.Looked, Now: opts.Now,
 		}).SetupWithManager(mgr),
 		(&schedule.Reconciler{
 			Client: mgr.GetClient(), Events: recorder, ClusterUID: cluster, RequireServiceAccount: opts.RequireServiceAccount, Now: opts.Now,

@@ -15,7 +15,7 @@ import (
 )
 
 // listConcurrency is how many records are read at once.
-const listConcurrency = 32
+const listConcurrency = 64
 
 // Entry is one backup in a listing. A record that cannot be read is an entry too, with Err, and hides no other.
 type Entry struct {
