@@ -115,7 +115,7 @@ func podLists(spaces []string, pageSize int64) []kube.ListRequest {
 // unlisted says that pods could not be listed. It is an error where hooks are known to be among them.
 func (r *reading) unlisted(request kube.ListRequest, err error) {
 	severity := SeverityWarning
-	if !r.pass.hooks.Empty() || r.hooked.Load() {
+	if !r.hooks.Empty() || r.hooked.Load() {
 		severity = SeverityError
 	}
 	r.remarks.add(severity, archive.Remark{

@@ -28,6 +28,11 @@ func TestRefusedByTheAPI(t *testing.T) {
 		return backup(v1alpha1.BackupSpec{Hooks: []v1alpha1.BackupHook{h}})
 	}
 	restore := func(spec v1alpha1.RestoreSpec) client.Object { return &v1alpha1.Restore{Spec: spec} }
+	restoreHook := func(change func(*v1alpha1.RestoreHook)) client.Object {
+		h := v1alpha1.RestoreHook{Name: "import", Post: []v1alpha1.RestoreHookCommand{{Command: []string{"import"}, ExecTimeout: &metav1.Duration{Duration: time.Minute}, WaitForReady: true}}}
+		change(&h)
+		return restore(v1alpha1.RestoreSpec{BackupName: "b", Hooks: []v1alpha1.RestoreHook{h}})
+	}
 	place := func(spec v1alpha1.BackupStorageLocationSpec) client.Object {
 		return &v1alpha1.BackupStorageLocation{Spec: spec}
 	}
@@ -59,6 +64,10 @@ func TestRefusedByTheAPI(t *testing.T) {
 		{"backup-hook-mode", hook(func(h *v1alpha1.BackupHook) { h.Pre[0].OnError = "Ignore" }), `Unsupported value: "Ignore"`},
 		{"backup-hook-many", hook(func(h *v1alpha1.BackupHook) { h.Post = slices.Repeat(h.Pre, 17) }), "must have at most 16 items"},
 		{"restore", restore(v1alpha1.RestoreSpec{BackupName: "b"}), ""},
+		{"restore-hook", restoreHook(func(*v1alpha1.RestoreHook) {}), ""},
+		{"restore-hook-idle", restoreHook(func(h *v1alpha1.RestoreHook) { h.Post = []v1alpha1.RestoreHookCommand{} }), "spec.hooks[0].post"},
+		{"restore-hook-no-program", restoreHook(func(h *v1alpha1.RestoreHook) { h.Post[0].Command = []string{""} }), "the first element names the program"},
+		{"restore-hook-hasty", restoreHook(func(h *v1alpha1.RestoreHook) { h.Post[0].WaitTimeout = &metav1.Duration{Duration: time.Millisecond} }), "between 1s and 24h"},
 		{"restore-of-nothing", restore(v1alpha1.RestoreSpec{}), "spec.backupName"},
 		{"restore-policy", restore(v1alpha1.RestoreSpec{BackupName: "b", ExistingResourcePolicy: "Replace"}), `Unsupported value: "Replace"`},
 		{"restore-wait", restore(v1alpha1.RestoreSpec{BackupName: "b", WaitTimeout: metav1.Duration{Duration: -1}}), "waitTimeout is negative"},

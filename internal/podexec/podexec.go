@@ -9,10 +9,12 @@ import (
 	"net/url"
 	"time"
 
+	"github.com/go-logr/logr"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/remotecommand"
 	"k8s.io/client-go/util/exec"
+	"k8s.io/klog/v2"
 	"k8s.io/streaming/pkg/httpstream"
 )
 
@@ -71,10 +73,10 @@ func New(cfg *rest.Config) (*Client, error) {
 // The error is an *ExitError where the command ended with another code than 0, wraps ErrTimeout, ErrForbidden or ErrGone, or is the context's.
 // Any other means that nobody knows whether the command began.
 func (c *Client) Exec(ctx context.Context, req Request) error {
-	run := ctx
+	run := klog.NewContext(ctx, logr.Discard()) // client-go would log what a connection says that was given up
 	if req.Timeout > 0 {
 		var cancel context.CancelFunc
-		run, cancel = context.WithTimeout(ctx, req.Timeout)
+		run, cancel = context.WithTimeout(run, req.Timeout)
 		defer cancel()
 	}
 	var stdout, stderr tail

@@ -16,27 +16,33 @@ var domains = []string{"kedge.dev", "velero.io"}
 // marker is in the JSON of every pod that has annotations of hooks.
 const marker = ".hook.backup."
 
-// fromAnnotations reads the command that a pod's annotations have for a phase, if they have one.
+// fromAnnotations reads the command that a pod's annotations have for a phase of a backup, if they have one.
 func fromAnnotations(annotations map[string]string, phase Phase) (Command, bool) {
+	c, _, ok := annotated(annotations, string(phase)+marker, "timeout", v1alpha1.HookFail)
+	return c, ok
+}
+
+// annotated reads the command of annotations that begin so, before the domain, and gives the prefix with the domain.
+func annotated(annotations map[string]string, kind, timeout string, mode v1alpha1.HookErrorMode) (c Command, prefix string, ok bool) {
 	for _, domain := range domains {
-		prefix := string(phase) + marker + domain + "/"
+		prefix = kind + domain + "/"
 		text, ok := annotations[prefix+"command"]
 		if !ok {
 			continue
 		}
-		c := Command{Source: "annotation " + prefix + "command", Container: annotations[prefix+"container"], Timeout: DefaultTimeout, OnError: v1alpha1.HookFail}
+		c := Command{Source: "annotation " + prefix + "command", Container: annotations[prefix+"container"], Timeout: DefaultTimeout, OnError: mode}
 		var errs [3]error
 		c.Argv, errs[0] = parseCommand(text)
-		if t, ok := annotations[prefix+"timeout"]; ok {
-			c.Timeout, errs[1] = parseTimeout(prefix+"timeout", t)
+		if t, ok := annotations[prefix+timeout]; ok {
+			c.Timeout, errs[1] = parseTimeout(prefix+timeout, t)
 		}
-		if mode, ok := annotations[prefix+"on-error"]; ok {
-			c.OnError, errs[2] = parseMode(prefix+"on-error", mode)
+		if text, ok := annotations[prefix+"on-error"]; ok {
+			c.OnError, errs[2] = parseMode(prefix+"on-error", text)
 		}
 		c.Invalid = errors.Join(errs[:]...)
-		return c, true
+		return c, prefix, true
 	}
-	return Command{}, false
+	return Command{}, "", false
 }
 
 // parseCommand reads a JSON array, or else takes the text for the path of a program.

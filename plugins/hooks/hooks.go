@@ -47,9 +47,14 @@ type Command struct {
 type Set struct{ list []compiled }
 
 type compiled struct {
+	chooser
+	pre, post []Command
+}
+
+// chooser chooses pods.
+type chooser struct {
 	included, excluded []string
 	labels             labels.Selector
-	pre, post          []Command
 }
 
 // Compile checks the hooks of a spec. Errors name the field: "spec.hooks[2].pre[0].timeout".
@@ -69,28 +74,14 @@ func Compile(list []v1alpha1.BackupHook) (*Set, error) {
 func (s *Set) Empty() bool { return s == nil || len(s.list) == 0 }
 
 func compile(field string, h *v1alpha1.BackupHook) (compiled, error) {
-	out := compiled{included: h.IncludedNamespaces, excluded: h.ExcludedNamespaces, labels: labels.Everything()}
-	if h.Name == "" {
-		return out, fmt.Errorf("%s.name: it is empty, and reports name hooks by it", field)
-	}
+	var out compiled
 	if len(h.Pre)+len(h.Post) == 0 {
 		return out, fmt.Errorf("%s: hook %q has neither pre nor post commands", field, h.Name)
 	}
-	for name, patterns := range map[string][]string{"includedNamespaces": h.IncludedNamespaces, "excludedNamespaces": h.ExcludedNamespaces} {
-		for j, pattern := range patterns {
-			if _, err := path.Match(pattern, ""); err != nil || pattern == "" {
-				return out, fmt.Errorf("%s.%s[%d]: %q is neither a name nor a glob", field, name, j, pattern)
-			}
-		}
-	}
-	if h.LabelSelector != nil {
-		selector, err := metav1.LabelSelectorAsSelector(h.LabelSelector)
-		if err != nil {
-			return out, fmt.Errorf("%s.labelSelector: %w", field, err)
-		}
-		out.labels = selector
-	}
 	var err error
+	if out.chooser, err = compileChooser(field, h.Name, h.IncludedNamespaces, h.ExcludedNamespaces, h.LabelSelector); err != nil {
+		return out, err
+	}
 	if out.pre, err = compileCommands(field+".pre", h.Name, h.Pre); err != nil {
 		return out, err
 	}
@@ -98,28 +89,60 @@ func compile(field string, h *v1alpha1.BackupHook) (compiled, error) {
 	return out, err
 }
 
+func compileChooser(field, name string, included, excluded []string, selector *metav1.LabelSelector) (chooser, error) {
+	out := chooser{included: included, excluded: excluded, labels: labels.Everything()}
+	if name == "" {
+		return out, fmt.Errorf("%s.name: it is empty, and reports name hooks by it", field)
+	}
+	for list, patterns := range map[string][]string{"includedNamespaces": included, "excludedNamespaces": excluded} {
+		for j, pattern := range patterns {
+			if _, err := path.Match(pattern, ""); err != nil || pattern == "" {
+				return out, fmt.Errorf("%s.%s[%d]: %q is neither a name nor a glob", field, list, j, pattern)
+			}
+		}
+	}
+	if selector != nil {
+		var err error
+		if out.labels, err = metav1.LabelSelectorAsSelector(selector); err != nil {
+			return out, fmt.Errorf("%s.labelSelector: %w", field, err)
+		}
+	}
+	return out, nil
+}
+
 func compileCommands(field, hook string, list []v1alpha1.HookCommand) ([]Command, error) {
 	var out []Command
 	for i := range list {
 		c := &list[i]
-		at := fmt.Sprintf("%s[%d]", field, i)
-		if len(c.Command) == 0 || c.Command[0] == "" {
-			return nil, fmt.Errorf("%s.command: it names no program", at)
+		one := Command{Source: fmt.Sprintf("hook %q", hook), Container: c.Container, Argv: c.Command, OnError: cmp.Or(c.OnError, v1alpha1.HookFail)}
+		var err error
+		if one.Timeout, err = one.check(fmt.Sprintf("%s[%d]", field, i), "timeout", c.Timeout); err != nil {
+			return nil, err
 		}
-		timeout := DefaultTimeout
-		if c.Timeout != nil {
-			timeout = c.Timeout.Duration
-		}
-		if err := checkTimeout(timeout); err != nil {
-			return nil, fmt.Errorf("%s.timeout: %w", at, err)
-		}
-		mode := cmp.Or(c.OnError, v1alpha1.HookFail)
-		if mode != v1alpha1.HookFail && mode != v1alpha1.HookContinue {
-			return nil, fmt.Errorf("%s.onError: %q is neither Fail nor Continue", at, mode)
-		}
-		out = append(out, Command{Source: fmt.Sprintf("hook %q", hook), Container: c.Container, Argv: c.Command, Timeout: timeout, OnError: mode})
+		out = append(out, one)
 	}
 	return out, nil
+}
+
+// check looks at the command of a spec, and gives its timeout, which the field of that name has.
+func (c *Command) check(at, name string, timeout *metav1.Duration) (time.Duration, error) {
+	if len(c.Argv) == 0 || c.Argv[0] == "" {
+		return 0, fmt.Errorf("%s.command: it names no program", at)
+	}
+	if c.OnError != v1alpha1.HookFail && c.OnError != v1alpha1.HookContinue {
+		return 0, fmt.Errorf("%s.onError: %q is neither Fail nor Continue", at, c.OnError)
+	}
+	return durationOf(at+"."+name, timeout, DefaultTimeout)
+}
+
+func durationOf(field string, given *metav1.Duration, otherwise time.Duration) (time.Duration, error) {
+	if given == nil {
+		return otherwise, nil
+	}
+	if err := checkTimeout(given.Duration); err != nil {
+		return 0, fmt.Errorf("%s: %w", field, err)
+	}
+	return given.Duration, nil
 }
 
 func checkTimeout(d time.Duration) error {
@@ -155,7 +178,7 @@ func (s *Set) Of(p *Pod, phase Phase) []Command {
 	return out
 }
 
-func (h *compiled) matches(namespace string, podLabels map[string]string) bool {
+func (h *chooser) matches(namespace string, podLabels map[string]string) bool {
 	return (len(h.included) == 0 || matchesAny(h.included, namespace)) && !matchesAny(h.excluded, namespace) && h.labels.Matches(labels.Set(podLabels))
 }
 

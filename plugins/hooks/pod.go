@@ -78,7 +78,7 @@ func ParsePod(raw []byte) (Pod, error) {
 		Labels: o.Metadata.Labels, Phase: o.Status.Phase,
 	}
 	for key, value := range o.Metadata.Annotations {
-		if strings.Contains(key, marker) {
+		if strings.Contains(key, marker) || strings.HasPrefix(key, restoreKind) {
 			if p.Annotations == nil {
 				p.Annotations = map[string]string{}
 			}

@@ -103,21 +103,62 @@ func (k *Kubelet) Run(t testing.TB, pod *corev1.Pod) *corev1.Pod {
 			t.Fatal(err)
 		}
 	}
-	made.Status.Phase = corev1.PodRunning
-	for i := range made.Spec.Containers {
-		c := &made.Spec.Containers[i]
-		state := corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.Now()}}
-		made.Status.ContainerStatuses = append(made.Status.ContainerStatuses, corev1.ContainerStatus{Name: c.Name, Image: c.Image, State: state, Ready: true})
-	}
-	made.Status.Conditions = append(made.Status.Conditions, corev1.PodCondition{Type: corev1.PodReady, Status: corev1.ConditionTrue})
-	made, err := k.clients.CoreV1().Pods(pod.Namespace).UpdateStatus(t.Context(), made, metav1.UpdateOptions{})
+	made, err := k.started(t.Context(), made)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.MkdirAll(k.Folder(pod.Namespace, pod.Name), 0o700); err != nil {
-		t.Fatal(err)
-	}
 	return made
+}
+
+// started says that a pod runs, and gives it a folder.
+func (k *Kubelet) started(ctx context.Context, pod *corev1.Pod) (*corev1.Pod, error) {
+	if err := os.MkdirAll(k.Folder(pod.Namespace, pod.Name), 0o700); err != nil {
+		return nil, err
+	}
+	s := &pod.Status
+	s.Phase = corev1.PodRunning
+	for i := range pod.Spec.Containers {
+		c := &pod.Spec.Containers[i]
+		state := corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.Now()}}
+		s.ContainerStatuses = append(s.ContainerStatuses, corev1.ContainerStatus{Name: c.Name, Image: c.Image, State: state, Ready: true})
+	}
+	s.Conditions = append(s.Conditions, corev1.PodCondition{Type: corev1.PodReady, Status: corev1.ConditionTrue})
+	return k.clients.CoreV1().Pods(pod.Namespace).UpdateStatus(ctx, pod, metav1.UpdateOptions{})
+}
+
+// Take schedules the pods of a namespace that nobody has, and says that they run, until the test ends.
+func (k *Kubelet) Take(t testing.TB, namespace string) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for ; ctx.Err() == nil; sleep(ctx, lookEvery) {
+			pods, err := k.clients.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{})
+			if err != nil {
+				continue
+			}
+			for i := range pods.Items {
+				k.take(ctx, &pods.Items[i])
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-ended
+	})
+}
+
+// take brings a pod a step further. What fails is tried again at the next look.
+func (k *Kubelet) take(ctx context.Context, pod *corev1.Pod) {
+	switch {
+	case pod.Spec.NodeName == "":
+		_ = k.clients.CoreV1().Pods(pod.Namespace).Bind(ctx, &corev1.Binding{
+			ObjectMeta: metav1.ObjectMeta{Namespace: pod.Namespace, Name: pod.Name}, Target: corev1.ObjectReference{Kind: "Node", Name: k.Node},
+		}, metav1.CreateOptions{})
+	case pod.Spec.NodeName == k.Node && pod.Status.Phase == corev1.PodPending:
+		_, _ = k.started(ctx, pod)
+	}
 }
 
 // Folder is where a pod's commands run.
