@@ -82,6 +82,8 @@ const (
 	BackendNotReady Reason = "BackendNotReady"
 	// NotEstablished: a CustomResourceDefinition was not accepted by the server in time.
 	NotEstablished Reason = "NotEstablished"
+	// HookFailed: a command in a restored pod failed, or could not be run.
+	HookFailed Reason = "HookFailed"
 	// ReportNotKept: the report could not be written beside the backups.
 	ReportNotKept Reason = "ReportNotKept"
 	// UnusedRule: a transform of the restore matched nothing.

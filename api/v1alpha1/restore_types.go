@@ -85,6 +85,10 @@ type RestoreSpec struct {
 	// RequireSignature refuses a backup that no trusted key signed.
 	// +optional
 	RequireSignature bool `json:"requireSignature,omitempty"`
+	// Hooks are commands that run in restored pods. Annotations of a pod win over them.
+	// +optional
+	// +kubebuilder:validation:MaxItems=32
+	Hooks []RestoreHook `json:"hooks,omitempty"`
 	// WaitTimeout bounds each wait for readiness: a CRD's establishment, a webhook's backend. Zero means 5 minutes.
 	// +optional
 	WaitTimeout metav1.Duration `json:"waitTimeout,omitempty"`

@@ -90,8 +90,9 @@ type Writer struct {
 	stopped <-chan struct{}
 	free    chan *pending
 
-	items atomic.Int64
-	bytes atomic.Int64
+	items   atomic.Int64
+	bytes   atomic.Int64
+	freezes atomic.Int64 // that were noted
 
 	mu       sync.Mutex
 	sections map[sectionID]*Section
