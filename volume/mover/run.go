@@ -155,9 +155,10 @@ func outcome(all []corev1.Pod, why string) (Result, error) {
 	return Result{}, fmt.Errorf("%w: %s", ErrFailed, cmp.Or(said, why))
 }
 
-// obstacle says what keeps a pod from running.
+// obstacle says what keeps a pod from running. A kubelet that cannot mount a volume says so in events alone: the pod's conditions then only say that
+// its container does not run.
 func (m *Mover) obstacle(ctx context.Context, t *Task, all []corev1.Pod) string {
-	names := []string{t.name()}
+	var names []string
 	for i := range all {
 		names = append(names, all[i].Name)
 		for _, s := range all[i].Status.ContainerStatuses {
@@ -166,23 +167,40 @@ func (m *Mover) obstacle(ctx context.Context, t *Task, all []corev1.Pod) string 
 			}
 		}
 		for _, c := range all[i].Status.Conditions {
-			if c.Status == corev1.ConditionFalse && c.Message != "" {
+			if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse && c.Message != "" {
 				return c.Reason + ": " + c.Message
 			}
 		}
 	}
-	for _, name := range names {
-		var list corev1.EventList
-		if err := m.get(ctx, events.Path(m.Namespace, ""), url.Values{"fieldSelector": {"involvedObject.name=" + name}}, &list); err != nil {
-			continue
-		}
-		for i := range slices.Backward(list.Items) {
-			if list.Items[i].Type == corev1.EventTypeWarning {
-				return list.Items[i].Reason + ": " + list.Items[i].Message
-			}
+	for _, name := range append(names, t.name()) {
+		if said := m.lastWarning(ctx, name); said != "" {
+			return said
 		}
 	}
 	return "kubectl describe job -n " + m.Namespace + " " + t.name() + " may tell more"
+}
+
+// lastWarning is the newest event that complains of an object; "" where there is none to be seen. Those of the scheduler do not count: a pod's
+// condition says whether what they tell is still so.
+func (m *Mover) lastWarning(ctx context.Context, name string) string {
+	var list corev1.EventList
+	query := url.Values{"fieldSelector": {"involvedObject.name=" + name + ",type=Warning,reason!=FailedScheduling"}}
+	if err := m.get(ctx, events.Path(m.Namespace, ""), query, &list); err != nil || len(list.Items) == 0 {
+		return ""
+	}
+	last := slices.MaxFunc(list.Items, func(a, b corev1.Event) int { return when(&a).Compare(when(&b)) })
+	return last.Reason + ": " + last.Message
+}
+
+// when is the time of an event's last occurrence, which each of the two versions of events has elsewhere.
+func when(e *corev1.Event) time.Time {
+	switch {
+	case e.Series != nil:
+		return e.Series.LastObservedTime.Time
+	case !e.LastTimestamp.IsZero():
+		return e.LastTimestamp.Time
+	}
+	return e.EventTime.Time
 }
 
 func (m *Mover) get(ctx context.Context, path string, query url.Values, into any) error {
