@@ -54,8 +54,8 @@ It logs JSON lines to standard output. Any moment is a good one to stop it: what
 	return cmd
 }
 
-// podToken is where a pod finds the token of its service account.
-const podToken = "/var/run/secrets/kubernetes.io/serviceaccount/token"
+// accountFile is what a pod knows its service account by.
+const accountFile = "/var/run/secrets/kubernetes.io/serviceaccount/token"
 
 // serve runs the server until it is told to stop.
 func (a *app) serve(ctx context.Context, opts server.Options, notifications string) (err error) {
@@ -85,7 +85,7 @@ func (a *app) serve(ctx context.Context, opts server.Options, notifications stri
 	handler := slog.NewJSONHandler(a.env.Stdout, nil)
 	opts.Version, opts.Now, opts.Log = version, a.env.Now, logr.FromSlogHandler(handler)
 	opts.Metrics = ctrlmetrics.Registry
-	if cfg.BearerTokenFile != podToken { // a pod knows the API server by an address that many clusters have
+	if cfg.BearerTokenFile != accountFile { // a pod knows the API server by an address that many clusters have
 		opts.ClusterName = orElse(opts.ClusterName, name)
 	}
 	if host, err := os.Hostname(); err == nil { // a pod's is its name
