@@ -29,7 +29,7 @@ func TestInstallSaysWhyNothingRuns(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			args := []string{"install", "--image", kedgeImage, "--set", "replicas=1", "--wait", "--wait-timeout", "20s"}
-			for _, set := range strings.Split(c.set, ",") {
+			for set := range strings.SplitSeq(c.set, ",") {
 				args = append(args, "--set", set)
 			}
 			out, err := w.command(t.Context(), args...).CombinedOutput()
