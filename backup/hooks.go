@@ -124,6 +124,36 @@ func (r *reading) unlisted(request kube.ListRequest, err error) {
 	})
 }
 
+// Thaw runs the post hooks of pods in which an attempt at the backup had run pre hooks when it was cut off, for a backup that is not begun again. The
+// error names those that failed.
+func (e *Engine) Thaw(ctx context.Context, req Request) error {
+	p, err := e.prepare(req)
+	if err != nil {
+		return fmt.Errorf("undo what hooks of %s did: %w", req.Name, err)
+	}
+	location, err := e.Open(ctx)
+	if err != nil {
+		return err
+	}
+	look := e.Look
+	if look == nil {
+		look = e.Kube
+	}
+	cluster, err := look.ClusterUID(ctx)
+	if err != nil {
+		return fmt.Errorf("undo what hooks of %s did: %w", req.Name, err)
+	}
+	result, err := p.thaw(ctx, location, cluster)
+	if err != nil {
+		return fmt.Errorf("undo what hooks of %s did: %w", req.Name, err)
+	}
+	var errs []error
+	for _, m := range result.Errors {
+		errs = append(errs, errors.New(m.Message))
+	}
+	return errors.Join(errs...)
+}
+
 // thaw runs the post hooks of pods in which an attempt at this backup had run pre hooks when it was killed. It is done first: an application may hold still
 // since then.
 func (p *pass) thaw(ctx context.Context, location *archive.Location, cluster string) (*volumes.Result, error) {
