@@ -34,6 +34,7 @@ func (p *pass) hookPods(ctx context.Context, r *reading) ([]hooks.Pod, error) {
 		return t.res.Group == "" && t.res.Resource == "pods" && t.take == selection.TakeMatching
 	})
 	var out []hooks.Pod
+	failed := false
 	for _, request := range r.podLists(holdsPods, mounted) {
 		_, err := p.Kube.ListHeads(ctx, request, func(head *rawjson.Head, raw []byte, err error) error {
 			if err != nil || !p.matcher.Namespace(head.Namespace) || !hooks.Marked(raw) && !p.hooks.May(head.Namespace, head.Labels) {
@@ -56,7 +57,13 @@ func (p *pass) hookPods(ctx context.Context, r *reading) ([]hooks.Pod, error) {
 			return nil, err
 		}
 		if err != nil {
+			failed = true
 			r.unlisted(request, err)
+		}
+	}
+	if !failed {
+		for _, name := range p.hooks.Idle(out) {
+			r.remarks.add(SeverityWarning, archive.Remark{Resource: "pods", Reason: ReasonNoMatch, Message: fmt.Sprintf("spec.hooks: hook %q is for no pod that the backup holds, or whose volumes it takes", name)})
 		}
 	}
 	return out, nil
@@ -87,6 +94,9 @@ func (p *pass) holds(ctx context.Context, pod *hooks.Pod, raw []byte) (bool, err
 
 // podLists are the lists in which pods with hooks may be: of each namespace by itself where they are few, which needs no right beyond them.
 func (r *reading) podLists(all bool, mounted map[string]bool) []kube.ListRequest {
+	if !all && len(mounted) == 0 {
+		return nil // there are none
+	}
 	spaces := r.literal
 	if spaces == nil && !all {
 		found := map[string]bool{}

@@ -56,7 +56,7 @@ func (t *Taker) freeze(ctx context.Context, req Request, todo []*taking, copies 
 
 // takeGroup runs the pre hooks of a group's pods, takes its volumes, and runs the post hooks: once its snapshots are created, however long they take to
 // complete. The error is the context's.
-func (t *Taker) takeGroup(ctx context.Context, req Request, group *freezeGroup, copies *fileCopies) (err error) {
+func (t *Taker) takeGroup(ctx context.Context, req Request, group *freezeGroup, copies *fileCopies) error {
 	if err := context.Cause(ctx); err != nil {
 		return err
 	}
@@ -75,7 +75,7 @@ func (t *Taker) takeGroup(ctx context.Context, req Request, group *freezeGroup, 
 		fctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), forgetTime)
 		defer cancel()
 		if ferr := forget(fctx); ferr != nil && ctx.Err() == nil {
-			err = errors.Join(err, ferr) // an archive with a file that does not belong to it would look damaged
+			r.note("%v; should this attempt be cut off, the next one runs the post hooks once more", ferr)
 		}
 	}()
 	group.prepare(ctx, t, r)
