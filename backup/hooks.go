@@ -44,11 +44,8 @@ func (p *pass) hookPods(ctx context.Context, r *reading) ([]hooks.Pod, error) {
 			if err != nil {
 				return err
 			}
-			takes := slices.ContainsFunc(pod.Claims, func(name string) bool { return mounted[pod.Namespace+"/"+name] })
-			if !takes && holdsPods {
-				takes, err = p.holds(ctx, &pod, raw)
-			}
-			if takes {
+			concerned, err := p.concerns(ctx, &pod, raw, holdsPods, mounted)
+			if concerned {
 				out = append(out, pod)
 			}
 			return err
@@ -67,6 +64,17 @@ func (p *pass) hookPods(ctx context.Context, r *reading) ([]hooks.Pod, error) {
 		}
 	}
 	return out, nil
+}
+
+// concerns says whether a pod mounts what is taken, or is held by the backup.
+func (p *pass) concerns(ctx context.Context, pod *hooks.Pod, raw []byte, holdsPods bool, mounted map[string]bool) (bool, error) {
+	if slices.ContainsFunc(pod.Claims, func(name string) bool { return mounted[pod.Namespace+"/"+name] }) {
+		return true, nil
+	}
+	if !holdsPods {
+		return false, nil
+	}
+	return p.holds(ctx, pod, raw)
 }
 
 // holds says whether the selection takes a pod.
@@ -196,6 +204,9 @@ func (p *pass) thaw(ctx context.Context, location *archive.Location, cluster str
 		return result, nil
 	}
 	ran, lost := p.taker().Thaw(ctx, pods)
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx) // nobody knows which of them ran: the notes stay
+	}
 	ran.Warnings = append(ran.Warnings, result.Warnings...)
 	for i := range pods {
 		ran.Notes = append(ran.Notes, fmt.Sprintf("an earlier attempt was cut off when hooks had run in pod %s: its post hooks were run", &pods[i]))
