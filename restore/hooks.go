@@ -138,6 +138,7 @@ type liveWorkload struct {
 		}
 	}
 	Status struct {
+		ObservedGeneration     int64
 		DesiredNumberScheduled int
 		ContainerStatuses      []struct {
 			Name  string
@@ -243,7 +244,9 @@ func (h *hookRun) expect(path string, l *liveWorkload) {
 		meta, annotations = t.Metadata.Labels, t.Metadata.Annotations
 		switch {
 		case strings.HasSuffix(path, "/daemonsets"):
-			o.want = l.Status.DesiredNumberScheduled
+			if o.want = l.Status.DesiredNumberScheduled; l.Status.ObservedGeneration == 0 {
+				o.want = 1 // its controller has not looked yet
+			}
 		case l.Spec.Replicas != nil:
 			o.want = *l.Spec.Replicas
 		}

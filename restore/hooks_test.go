@@ -64,6 +64,17 @@ spec:
     metadata: {labels: {app: db}}
     spec: {containers: [{name: proxy, image: registry.example/proxy:1}, {name: db, image: registry.example/db:1}]}
 ---
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: agent, namespace: NS}
+spec:
+  selector: {matchLabels: {app: agent}}
+  template:
+    metadata:
+      labels: {app: agent}
+      annotations: {post.hook.restore.kedge.dev/command: '["/bin/sh", "-c", "echo agent >> DIARY"]'}
+    spec: {containers: [{name: main, image: registry.example/agent:1}]}
+---
 apiVersion: v1
 kind: Pod
 metadata:
@@ -177,7 +188,7 @@ func (h *hookHouse) succeed(t *testing.T) {
 	if slices.Index(diary, "import") > slices.Index(diary, "vacuum") {
 		t.Errorf("the commands of a pod ran in another order: %v", diary)
 	}
-	if diff := cmp.Diff([]string{"import", "lone", "vacuum", "web", "web"}, sorted(diary)); diff != "" {
+	if diff := cmp.Diff([]string{"agent", "import", "lone", "vacuum", "web", "web"}, sorted(diary)); diff != "" {
 		t.Errorf("there ran (-want +got):\n%s", diff)
 	}
 	for _, c := range h.kubelet.Ran() {
