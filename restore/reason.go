@@ -64,6 +64,8 @@ const (
 	TemporaryLeft Reason = "TemporaryLeft"
 	// VolumesKept: files of volumes stay as they are, as the restore does not ask for those of the backup.
 	VolumesKept Reason = "VolumesKept"
+	// VolumeUnchecked: whether the storage of a volume can be reached still could not be seen.
+	VolumeUnchecked Reason = "VolumeUnchecked"
 	// Converted: the target takes the object in another version.
 	Converted Reason = "Converted"
 	// OwnerDropped: an owner is neither restored nor in the target, so the reference to it is left out.

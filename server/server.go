@@ -32,6 +32,7 @@ import (
 	"kedge.dev/kedge/internal/gate"
 	"kedge.dev/kedge/internal/kube"
 	enginerestore "kedge.dev/kedge/restore"
+	"kedge.dev/kedge/server/attempts"
 	"kedge.dev/kedge/server/backup"
 	"kedge.dev/kedge/server/deletion"
 	"kedge.dev/kedge/server/download"
@@ -67,6 +68,8 @@ type Options struct {
 	MaxBackups, MaxPerLocation int
 	// MaxRestores run at once. Zero means 4.
 	MaxRestores int
+	// MaxInterruptions is how many servers may end over one backup or restore before it is given up. Zero means 5.
+	MaxInterruptions int
 	// SpoolDir is a folder for what waits to be written; what is put there is encrypted. Credentials of locations are kept there too,
 	// readable by this user only.
 	SpoolDir string
@@ -181,10 +184,10 @@ func controllers(mgr manager.Manager, opts Options, seen *metrics.Recorder, pass
 	return errors.Join(
 		(&location.Reconciler{Client: mgr.GetClient(), Registry: registry, Metrics: seen, Now: opts.Now}).SetupWithManager(mgr),
 		(&retention.Reconciler{
-			Client: mgr.GetClient(), Registry: registry, ClusterUID: cluster, Events: recorder, Metrics: seen, Now: opts.Now,
+			Client: mgr.GetClient(), Registry: registry, ClusterUID: cluster, Events: recorder, Metrics: seen, After: registry.Looked, Now: opts.Now,
 		}).SetupWithManager(mgr),
 		(&upkeep.Reconciler{
-			Client: mgr.GetClient(), Registry: registry, ClusterUID: cluster, Events: recorder, Metrics: seen, Now: opts.Now,
+			Client: mgr.GetClient(), Registry: registry, ClusterUID: cluster, Events: recorder, Metrics: seen, After: registry.Looked, Now: opts.Now,
 		}).SetupWithManager(mgr),
 		(&schedule.Reconciler{
 			Client: mgr.GetClient(), Events: recorder, ClusterUID: cluster, RequireServiceAccount: opts.RequireServiceAccount, Now: opts.Now,
@@ -208,7 +211,7 @@ func backups(mgr manager.Manager, opts Options, registry *location.Registry, see
 		seen.Pool(metrics.KindBackup, work.Counts),
 		(&backup.Reconciler{
 			Client: mgr.GetClient(), Registry: registry, Pool: work, Runner: runner, Events: mgr.GetEventRecorder("kedge"),
-			RequireServiceAccount: opts.RequireServiceAccount, Metrics: seen, Now: opts.Now,
+			RequireServiceAccount: opts.RequireServiceAccount, Patience: &attempts.Patience{Most: opts.MaxInterruptions}, Metrics: seen, Now: opts.Now,
 		}).SetupWithManager(mgr),
 	)
 }
@@ -227,7 +230,7 @@ func restores(mgr manager.Manager, opts Options, registry *location.Registry, se
 		seen.Pool(metrics.KindRestore, work.Counts),
 		(&restore.Reconciler{
 			Client: mgr.GetClient(), Registry: registry, Pool: work, Runner: runner, Events: mgr.GetEventRecorder("kedge"),
-			RequireServiceAccount: opts.RequireServiceAccount, Metrics: seen, Now: opts.Now,
+			RequireServiceAccount: opts.RequireServiceAccount, Patience: &attempts.Patience{Most: opts.MaxInterruptions}, Metrics: seen, Now: opts.Now,
 		}).SetupWithManager(mgr),
 	)
 }

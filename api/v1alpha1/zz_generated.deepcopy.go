@@ -1244,6 +1244,13 @@ func (in *Transforms) DeepCopyInto(out *Transforms) {
 			(*out)[key] = val
 		}
 	}
+	if in.FileSystems != nil {
+		in, out := &in.FileSystems, &out.FileSystems
+		*out = make(map[string]string, len(*in))
+		for key, val := range *in {
+			(*out)[key] = val
+		}
+	}
 	if in.RoleARNs != nil {
 		in, out := &in.RoleARNs, &out.RoleARNs
 		*out = make(map[string]string, len(*in))

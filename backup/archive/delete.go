@@ -10,9 +10,6 @@ import (
 	"kedge.dev/kedge/plugins"
 )
 
-// MinSweepAge is the least age of remains that Sweep takes. A writer gives up long before.
-const MinSweepAge = 48 * time.Hour
-
 // tombstone marks a deletion that has begun: readers refuse the backup, and any later run can finish the work.
 type tombstone struct {
 	Layout int       `json:"layout"`
@@ -177,18 +174,19 @@ func (r *DeletionResult) retained(id string, err error) {
 // ResumeDeletions finishes every deletion that has begun. One that fails keeps none of the others from being tried;
 // the errors come back joined.
 func (l *Location) ResumeDeletions(ctx context.Context) (DeletionResult, error) {
-	var uids []string
-	err := l.store.List(ctx, tombstonePrefix, func(info plugins.ObjectInfo) error {
-		uid, ok := strings.CutSuffix(strings.TrimPrefix(info.Key, tombstonePrefix), ".json")
-		if ok && validUID(uid) {
-			uids = append(uids, uid)
-		}
-		return nil
-	})
-	var res DeletionResult
+	uids, err := l.tombstones(ctx)
 	if err != nil {
-		return res, fmt.Errorf("resume deletions in %s: %w", l.store, err)
+		return DeletionResult{}, fmt.Errorf("resume deletions in %s: %w", l.store, err)
 	}
+	return l.resumeDeletions(ctx, uids)
+}
+
+// ResumeListed is ResumeDeletions for what an inventory found; nothing is listed again.
+func (l *Location) ResumeListed(ctx context.Context, inventory *Inventory) (DeletionResult, error) {
+	return l.resumeDeletions(ctx, inventory.deleting)
+}
+
+func (l *Location) resumeDeletions(ctx context.Context, uids []string) (res DeletionResult, err error) {
 	var failed []error
 	for _, uid := range uids {
 		name, err := l.resumeDeletion(ctx, uid)
@@ -230,111 +228,4 @@ func (l *Location) resumeDeletion(ctx context.Context, uid string) (name string,
 		return "", err
 	}
 	return t.Name, l.finishDeletion(ctx, *t)
-}
-
-// SweepOptions say what Sweep takes.
-type SweepOptions struct {
-	// OlderThan is the least age of the newest object of what is swept; at least MinSweepAge.
-	OlderThan time.Duration
-	Now       func() time.Time
-	// DryRun only looks.
-	DryRun bool
-}
-
-// SweepResult says what was swept: folders of attempts ("name/uid/attempt") that never became a backup.
-type SweepResult struct {
-	Attempts []string
-	Retained []string
-	// Objects and Bytes are of the Attempts.
-	Objects int
-	Bytes   int64
-}
-
-// remains is one attempt's folder without a record that names it.
-type remains struct {
-	name, uid, attempt string
-	keys               []string
-	bytes              int64
-	newest             time.Time
-}
-
-// Sweep removes what crashed attempts left. An attempt is taken only when its newest object is older than OlderThan by
-// the store's clock and ours, no record names it, and no record appears while it is being looked at.
-func (l *Location) Sweep(ctx context.Context, opts SweepOptions) (SweepResult, error) {
-	var res SweepResult
-	if opts.Now == nil || opts.OlderThan < MinSweepAge {
-		return res, fmt.Errorf("sweep %s: %w: the age must be at least %s, lest a backup that is being written is taken", l.store, ErrInvalid, MinSweepAge)
-	}
-	before := opts.Now().Add(-opts.OlderThan)
-	attempts, err := l.attempts(ctx)
-	if err != nil {
-		return res, fmt.Errorf("sweep %s: %w", l.store, err)
-	}
-	var failed []error
-	for _, a := range attempts {
-		if a.newest.After(before) {
-			continue
-		}
-		err := l.sweepOne(ctx, a, opts.DryRun)
-		id := a.name + "/" + a.uid + "/" + a.attempt
-		switch {
-		case err == nil:
-			res.Attempts = append(res.Attempts, id)
-			res.Objects += len(a.keys)
-			res.Bytes += a.bytes
-		case errors.Is(err, errInUse):
-		case errors.Is(err, plugins.ErrRetained):
-			res.Retained = append(res.Retained, id)
-		default:
-			failed = append(failed, fmt.Errorf("sweep %s: %w", id, err))
-		}
-	}
-	return res, errors.Join(failed...)
-}
-
-var errInUse = errors.New("a record names it")
-
-// sweepOne removes one attempt, unless the record names it or cannot be understood.
-func (l *Location) sweepOne(ctx context.Context, a *remains, dryRun bool) error {
-	raw, err := readAll(ctx, l.store, recordKey(a.name, a.uid), maxRecord)
-	switch {
-	case errors.Is(err, plugins.ErrNotFound):
-	case err != nil:
-		return err
-	default:
-		rec, err := parseRecord(raw, a.name, a.uid)
-		if err != nil {
-			return err // damaged, or of a newer Kedge: touch nothing
-		}
-		if rec.Attempt == a.attempt {
-			return errInUse
-		}
-	}
-	if dryRun {
-		return nil
-	}
-	return l.deleteAll(ctx, a.keys)
-}
-
-// attempts lists every attempt's folder.
-func (l *Location) attempts(ctx context.Context) ([]*remains, error) {
-	var out []*remains
-	err := l.store.List(ctx, backupsPrefix, func(info plugins.ObjectInfo) error {
-		name, uid, rest, ok := splitKey(info.Key)
-		attempt, _, inside := strings.Cut(rest, "/")
-		if !ok || !inside || !isHex(attempt, attemptDigits) {
-			return nil
-		}
-		if n := len(out); n == 0 || out[n-1].name != name || out[n-1].uid != uid || out[n-1].attempt != attempt {
-			out = append(out, &remains{name: name, uid: uid, attempt: attempt})
-		}
-		a := out[len(out)-1]
-		a.keys = append(a.keys, info.Key)
-		a.bytes += info.Size
-		if info.LastModified.After(a.newest) {
-			a.newest = info.LastModified
-		}
-		return nil
-	})
-	return out, err
 }

@@ -2,7 +2,6 @@ package archive
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,7 +15,7 @@ import (
 )
 
 // listConcurrency is how many records are read at once.
-const listConcurrency = 32
+const listConcurrency = 64
 
 // Entry is one backup in a listing. A record that cannot be read is an entry too, with Err, and hides no other.
 type Entry struct {
@@ -115,55 +114,6 @@ func (l *Location) search(ctx context.Context, nameOrUID string) ([]found, error
 		ambiguous.UIDs = append(ambiguous.UIDs, f.uid)
 	}
 	return nil, ambiguous
-}
-
-// scan lists keys and returns the backups among them that have a record, sorted by name and uid.
-func (l *Location) scan(ctx context.Context, prefix string) ([]found, error) {
-	var out []found
-	err := l.store.List(ctx, prefix, func(info plugins.ObjectInfo) error {
-		name, uid, rest, ok := splitKey(info.Key)
-		if !ok {
-			return nil
-		}
-		if n := len(out); n == 0 || out[n-1].name != name || out[n-1].uid != uid {
-			if n > 0 && !out[n-1].record {
-				out = out[:n-1]
-			}
-			out = append(out, found{name: name, uid: uid})
-		}
-		last := &out[len(out)-1]
-		if rest == recordName {
-			last.record = true
-		} else if file, ok := strings.CutPrefix(rest, expiryFolder+"/"); ok {
-			if n, ok := seriesNumber(file, ".json"); ok {
-				last.expiry = max(last.expiry, n)
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	out = slices.DeleteFunc(out, func(f found) bool { return !f.record })
-	slices.SortFunc(out, func(a, b found) int { return cmp.Or(cmp.Compare(a.name, b.name), cmp.Compare(a.uid, b.uid)) })
-	if len(out) == 0 {
-		return nil, nil
-	}
-	return out, l.markDeleting(ctx, out)
-}
-
-func (l *Location) markDeleting(ctx context.Context, have []found) error {
-	dying := map[string]bool{}
-	err := l.store.List(ctx, tombstonePrefix, func(info plugins.ObjectInfo) error {
-		if uid, ok := strings.CutSuffix(strings.TrimPrefix(info.Key, tombstonePrefix), ".json"); ok {
-			dying[uid] = true
-		}
-		return nil
-	})
-	for i := range have {
-		have[i].deleting = dying[have[i].uid]
-	}
-	return err
 }
 
 // splitKey takes backups/<name>/<uid>/<rest> apart.

@@ -23,15 +23,11 @@ func (l Listed) Deleting() bool { return l.found.deleting }
 
 // List gives every backup that has a record, sorted by name and uid, from the listing of keys alone.
 func (l *Location) List(ctx context.Context) ([]Listed, error) {
-	have, err := l.scan(ctx, backupsPrefix)
+	inventory, err := l.Inventory(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("list the backups of %s: %w", l.store, err)
+		return nil, err
 	}
-	out := make([]Listed, len(have))
-	for i, f := range have {
-		out[i] = Listed{f}
-	}
-	return out, nil
+	return inventory.Backups, nil
 }
 
 // Named gives the backups of one name, from the listing of their keys alone.

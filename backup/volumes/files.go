@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -45,6 +47,35 @@ func (t *Taker) provideFiles(v *taking) (why string) {
 	size := v.pv.Spec.Capacity[corev1.ResourceStorage]
 	v.storage, v.source = storage, plugins.Volume{Handle: storage, SizeBytes: size.Value()}
 	return ""
+}
+
+// describeFolders records what folders of file systems are reached by, which a restore may have to make again. A backup is good without.
+func (t *Taker) describeFolders(ctx context.Context, others []*taking, r *Result) {
+	for _, p := range t.Providers {
+		folders, ok := p.(plugins.FolderProvider)
+		if !ok {
+			continue
+		}
+		of := map[string][]*taking{}
+		for _, v := range others {
+			if handle, ok := folders.Handle(v.pv); ok {
+				of[handle] = append(of[handle], v)
+			}
+		}
+		if len(of) == 0 {
+			continue
+		}
+		described, err := folders.Describe(ctx, slices.Sorted(maps.Keys(of)))
+		if err != nil {
+			r.Notes = append(r.Notes, fmt.Sprintf("what the volumes of %s are reached by is not recorded, so that a restore cannot make it again where it is gone: %v", folders.Name(), err))
+			continue
+		}
+		for handle, same := range of {
+			for _, v := range same {
+				v.source.Region, v.source.Attributes, v.source.Tags = described[handle].Region, described[handle].Attributes, described[handle].Tags
+			}
+		}
+	}
 }
 
 // fileCopies are the copies of files that movers make for one backup, each storage once.

@@ -168,6 +168,7 @@ func (t *Taker) Take(ctx context.Context, req Request) (*Result, error) {
 			return nil, err
 		}
 	}
+	t.describeFolders(ctx, others, r)
 	copies := t.fileCopies(req, others, len(known), r)
 	if err := copies.begin(ctx); err != nil {
 		return nil, err

@@ -53,7 +53,7 @@ func TestServerKnowsItsArguments(t *testing.T) {
 	objects, err := render.Objects(deploy.Chart, render.Options{Release: "kedge", Namespace: "anchor", Values: map[string]any{
 		"image": map[string]any{"repository": "kedge"},
 		"server": map[string]any{
-			"clusterName": "blue", "requireServiceAccount": true, "maxBackups": int64(7), "maxPerLocation": int64(3), "extraArgs": []any{"--lease-duration=30s"},
+			"clusterName": "blue", "requireServiceAccount": true, "maxBackups": int64(7), "maxPerLocation": int64(3), "maxRestores": int64(2), "maxInterruptions": int64(9), "extraArgs": []any{"--lease-duration=30s"},
 		},
 	}})
 	if err != nil {
@@ -75,7 +75,7 @@ func TestServerKnowsItsArguments(t *testing.T) {
 		if err := cmd.ParseFlags(args[1:]); err != nil || cmd.Flags().NArg() > 0 {
 			t.Errorf("the server does not take %v: %v", args, err)
 		}
-		for name, want := range map[string]string{"namespace": "anchor", "cluster-name": "blue", "max-backups": "7", "max-per-location": "3", "require-service-account": "true"} {
+		for name, want := range map[string]string{"namespace": "anchor", "cluster-name": "blue", "max-backups": "7", "max-per-location": "3", "max-restores": "2", "max-interruptions": "9", "require-service-account": "true"} {
 			if got := cmd.Flags().Lookup(name).Value.String(); got != want {
 				t.Errorf("--%s is %q, want %q", name, got, want)
 			}

@@ -47,6 +47,7 @@ It logs JSON lines to standard output. Any moment is a good one to stop it: what
 	flags.IntVar(&opts.MaxBackups, "max-backups", 4, "most backups at once")
 	flags.IntVar(&opts.MaxPerLocation, "max-per-location", 2, "most backups at once into one location")
 	flags.IntVar(&opts.MaxRestores, "max-restores", 4, "most restores at once")
+	flags.IntVar(&opts.MaxInterruptions, "max-interruptions", 5, "how many servers may end over one backup or restore, killed for their memory for instance, before it is given up")
 	flags.StringVar(&opts.SpoolDir, "spool-dir", "", "`folder` for what waits to be written (default: a folder of its own in the system's for temporary files)")
 	flags.StringVar(&notifications, "notifications-file", "", "`file` that says which webhooks are told how backups and restores end; see docs/notifications.md")
 	bindMovers(flags, &opts.Movers)

@@ -21,6 +21,7 @@ import (
 	"kedge.dev/kedge/backup/volumes"
 	"kedge.dev/kedge/plugins/hooks"
 	"kedge.dev/kedge/plugins/selection"
+	"kedge.dev/kedge/server/attempts"
 	"kedge.dev/kedge/server/location"
 	"kedge.dev/kedge/server/metrics"
 	"kedge.dev/kedge/server/outcome"
@@ -53,8 +54,10 @@ type Reconciler struct {
 	Events   events.EventRecorder
 	// RequireServiceAccount refuses backups that do not name an account to read as.
 	RequireServiceAccount bool
-	Metrics               *metrics.Recorder
-	Now                   func() time.Time
+	// Patience bounds how often a backup is begun over which servers end; nil does not.
+	Patience *attempts.Patience
+	Metrics  *metrics.Recorder
+	Now      func() time.Time
 
 	thawing sync.Map // uids of cancelled backups, of which the pool's work is to undo what an attempt that was cut off has left
 }
@@ -82,6 +85,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	}
 	if object.Status.Phase.Final() {
 		r.Pool.Forget(object.UID)
+		r.Patience.Forget(object.UID)
 		return ctrl.Result{}, nil
 	}
 	before := object.DeepCopy()
@@ -164,6 +168,9 @@ func (r *Reconciler) prepare(ctx context.Context, b *v1alpha1.Backup) (pool.Work
 	if place.Object.Spec.ReadOnly {
 		return nil, outcome.Stalled("LocationReadOnly", fmt.Errorf("location %s is read-only: name another in spec.storageLocation", place.Object.Name))
 	}
+	if over, err := r.interrupted(ctx, b, place); over || err != nil {
+		return nil, err
+	}
 	s := &b.Status
 	s.StorageLocation, s.ArchiveUID = place.Object.Name, string(b.UID)
 	s.Attempts++
@@ -174,6 +181,31 @@ func (r *Reconciler) prepare(ctx context.Context, b *v1alpha1.Backup) (pool.Work
 	}
 	r.set(b, status.Condition{Type: status.Ready, Status: metav1.ConditionUnknown, Reason: "Queued", Message: "The backup waits for its turn."})
 	return r.Runner.Work(b.DeepCopy(), place), nil
+}
+
+// interrupted looks whether the servers that ended over the backup were too many. One that is given up may have been sealed all the same, unseen.
+func (r *Reconciler) interrupted(ctx context.Context, b *v1alpha1.Backup, place *location.Place) (over bool, err error) {
+	lost := b.Status.Attempts - b.Status.Failures
+	err = r.Patience.Check(b.UID, lost, r.Now())
+	switch outcome.Of(err).Kind {
+	case outcome.IsWaiting:
+		return false, err
+	case outcome.IsStalled:
+		record, readErr := recorded(ctx, place, string(b.UID))
+		if readErr != nil {
+			return false, readErr
+		}
+		if record != nil {
+			b.Status.StorageLocation = place.Object.Name
+			r.sealed(b, record)
+			return true, nil
+		}
+	case outcome.Retry:
+	}
+	if lost > 0 {
+		r.Metrics.AttemptFailed(metrics.KindBackup, attempts.ReasonInterrupted)
+	}
+	return false, err
 }
 
 // check refuses what the API server's own validation cannot, or on old versions does not.
@@ -244,9 +276,10 @@ func (r *Reconciler) finish(b *v1alpha1.Backup, phase v1alpha1.Phase, message st
 }
 
 // unable notes why a backup cannot be begun; what only a change of its spec could mend, or has lasted too long, is its end. An attempt that
-// failed took its time, and the next is begun however long that was.
+// failed, or ended with its server, took its time, and the next is begun however long that was.
 func (r *Reconciler) unable(b *v1alpha1.Backup, err error) {
-	late := outcome.Of(err).Reason != reasonAttemptFailed && r.Now().Sub(b.CreationTimestamp.Time) > unableFor
+	reason := outcome.Of(err).Reason
+	late := reason != reasonAttemptFailed && reason != attempts.ReasonInterrupted && r.Now().Sub(b.CreationTimestamp.Time) > unableFor
 	if outcome.Of(err).Kind == outcome.IsStalled || late {
 		if late {
 			err = fmt.Errorf("given up after %s: %w", unableFor, err)

@@ -27,6 +27,7 @@ import (
 	"kedge.dev/kedge/backup/archive"
 	"kedge.dev/kedge/deploy"
 	"kedge.dev/kedge/plugins/file"
+	"kedge.dev/kedge/server/attempts"
 	"kedge.dev/kedge/server/backup"
 	"kedge.dev/kedge/server/location"
 	"kedge.dev/kedge/server/pool"
@@ -189,6 +190,59 @@ func TestFailures(t *testing.T) {
 	if b.Status.Failures != 3 || b.Status.Phase != v1alpha1.PhaseFailed || !strings.Contains(b.Status.Message, "spool") {
 		t.Errorf("the third failure: %+v", b.Status)
 	}
+}
+
+// TestServersEnd has one server after the other end over a backup: the first two for nothing, later ones have it wait, and the fifth is its end, with a
+// reason that says so. One that was sealed without that anybody wrote it down is shown.
+func TestServersEnd(t *testing.T) {
+	w := newWorld(t)
+	spec := v1alpha1.BackupSpec{Selection: v1alpha1.Selection{IncludedNamespaces: []string{w.namespace}}}
+	w.create(t, "huge", &v1alpha1.Backup{Spec: spec})
+	begun := func(r *backup.Reconciler) *v1alpha1.Backup {
+		r.Patience = &attempts.Patience{}
+		return w.look(t, r, "huge")
+	}
+	for n := 1; n <= 5; n++ {
+		dying := w.server(t, t.TempDir(), false)
+		b := begun(dying)
+		if n > 3 {
+			if b.Status.Attempts != n-1 || reasonOf(b) != attempts.ReasonInterrupted || b.Status.Phase != v1alpha1.PhaseQueued {
+				t.Fatalf("begun %d times, at once: %+v", n, b.Status)
+			}
+			w.later += 10 * time.Minute // in the second half, beyond an hour
+			b = w.look(t, dying, "huge")
+		}
+		if b.Status.Attempts != n || b.Status.Phase != v1alpha1.PhaseQueued || reasonOf(b) != "Queued" {
+			t.Fatalf("begun %d times: %+v", n, b.Status)
+		}
+		w.later += 40 * time.Minute
+	}
+	b := begun(w.server(t, t.TempDir(), true))
+	if b.Status.Phase != v1alpha1.PhaseFailed || reasonOf(b) != attempts.ReasonTooOften || b.Status.Attempts != 5 || !strings.Contains(b.Status.Message, "OOMKilled") {
+		t.Errorf("after five: %+v", b.Status)
+	}
+
+	w.create(t, "sealed", &v1alpha1.Backup{Spec: spec})
+	b = w.attempt(t, w.server(t, t.TempDir(), true), "sealed")
+	if b.Status.Phase != v1alpha1.PhaseCompleted {
+		t.Fatalf("%+v", b.Status)
+	}
+	b.Status.Phase, b.Status.Attempts, b.Status.CompletionTime = v1alpha1.PhaseInProgress, 5, nil
+	if err := w.client.Status().Update(t.Context(), b); err != nil {
+		t.Fatal(err)
+	}
+	r := w.server(t, t.TempDir(), false)
+	r.Patience = &attempts.Patience{}
+	if b := w.look(t, r, "sealed"); b.Status.Phase != v1alpha1.PhaseCompleted || b.Status.Attempts != 5 || b.Status.Counts.Items == 0 {
+		t.Errorf("sealed, and nobody wrote it down: %+v", b.Status)
+	}
+}
+
+func reasonOf(b *v1alpha1.Backup) string {
+	if c := meta.FindStatusCondition(b.Status.Conditions, "Ready"); c != nil {
+		return c.Reason
+	}
+	return ""
 }
 
 // TestSuccessAfterFailure keeps the count of what failed.

@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 
 	"kedge.dev/kedge/api/v1alpha1"
+	"kedge.dev/kedge/backup/archive"
 	"kedge.dev/kedge/server/metrics"
 	"kedge.dev/kedge/server/outcome"
 	"kedge.dev/kedge/server/status"
@@ -57,6 +58,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	}
 	before := object.DeepCopy()
 	err := r.look(ctx, &object)
+	r.Registry.looked(req.Name)
 	if outcome.Stopped(ctx) {
 		return ctrl.Result{}, nil
 	}
@@ -95,7 +97,13 @@ func (r *Reconciler) look(ctx context.Context, object *v1alpha1.BackupStorageLoc
 		r.set(object, status.Failed(Synced, err))
 		return err
 	}
-	entries, err := place.Entries(ctx)
+	showing, showCtx, err := r.show(ctx, object, shown.Items)
+	if err != nil {
+		r.set(object, status.Failed(Synced, err))
+		return err
+	}
+	entries, err := place.Walk(ctx, func(e archive.Entry) { showing.take(showCtx, e) })
+	unreadable, showErr := showing.end(ctx, err == nil)
 	if err != nil {
 		r.unavailable(object, err)
 		return err
@@ -103,10 +111,9 @@ func (r *Reconciler) look(ctx context.Context, object *v1alpha1.BackupStorageLoc
 	now := metav1.NewTime(r.Now())
 	s.Phase, s.LastValidationTime, s.Backups = v1alpha1.LocationAvailable, &now, len(entries)
 	r.set(object, status.Condition{Type: status.Ready, Status: metav1.ConditionTrue, Reason: "Available", Message: "The location answers and its key is the expected one."})
-	unreadable, err := r.show(ctx, object, shown.Items, entries)
-	if err != nil {
-		r.set(object, status.Failed(Synced, err))
-		return err
+	if showErr != nil {
+		r.set(object, status.Failed(Synced, showErr))
+		return showErr
 	}
 	s.LastSyncTime = &now
 	c := status.Condition{Type: Synced, Status: metav1.ConditionTrue, Reason: "Synced", Message: fmt.Sprintf("%d backups are shown.", len(entries)-len(unreadable))}

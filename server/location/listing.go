@@ -2,15 +2,22 @@ package location
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"sync"
 
 	"kedge.dev/kedge/backup/archive"
 )
 
-// listing remembers the records that were read: a record never changes, so that of thousands of backups only the new ones cost a request.
+// listing remembers the records that were read: a record never changes, so that of thousands of backups only the new ones cost a request. One
+// listing is under way at a time; whoever asks while it is waits, and shares the next one with all who wait.
 type listing struct {
 	mu    sync.Mutex
 	known map[string]remembered // by uid
+
+	countMu sync.Mutex
+	begun   int // listings so far
+	last    *listed
 }
 
 type remembered struct {
@@ -18,38 +25,97 @@ type remembered struct {
 	entry  archive.Entry
 }
 
+// listed is what one listing gave. Nobody changes it.
+type listed struct {
+	number    int
+	inventory *archive.Inventory
+	entries   []archive.Entry
+}
+
 // Entries lists the location to its end and gives every backup in it, sorted by name and uid. Records that could not be read are entries
 // with Err, and are read again the next time.
 func (p *Place) Entries(ctx context.Context) ([]archive.Entry, error) {
+	_, entries, err := p.Inventory(ctx)
+	return entries, err
+}
+
+// Inventory is Entries, with all else that the one listing found. It may be another's listing, if that began after this was asked for.
+func (p *Place) Inventory(ctx context.Context) (*archive.Inventory, []archive.Entry, error) {
+	before := p.listing.count(0)
 	p.listing.mu.Lock()
 	defer p.listing.mu.Unlock()
-	listed, err := p.Archive.List(ctx)
+	if l := p.listing.last; l != nil && l.number > before {
+		return l.inventory, slices.Clone(l.entries), nil
+	}
+	l, err := p.list(ctx, func(archive.Entry) {})
+	if err != nil {
+		return nil, nil, err
+	}
+	return l.inventory, slices.Clone(l.entries), nil
+}
+
+// Walk is Entries that calls each for every backup in turn, as soon as its record was read.
+func (p *Place) Walk(ctx context.Context, each func(archive.Entry)) ([]archive.Entry, error) {
+	p.listing.mu.Lock()
+	defer p.listing.mu.Unlock()
+	l, err := p.list(ctx, each)
 	if err != nil {
 		return nil, err
 	}
+	return slices.Clone(l.entries), nil
+}
+
+// count gives how many listings have begun, with so many more.
+func (l *listing) count(more int) int {
+	l.countMu.Lock()
+	defer l.countMu.Unlock()
+	l.begun += more
+	return l.begun
+}
+
+// list is one listing; the caller holds the lock.
+func (p *Place) list(ctx context.Context, each func(archive.Entry)) (*listed, error) {
+	out := &listed{number: p.listing.count(1)}
+	var err error
+	if out.inventory, err = p.Archive.Inventory(ctx); err != nil {
+		return nil, err
+	}
+	all, known := out.inventory.Backups, make(map[string]remembered, len(out.inventory.Backups))
 	var unread []archive.Listed
-	known := make(map[string]remembered, len(listed))
-	for _, l := range listed {
+	for _, l := range all {
 		if r, ok := p.listing.known[l.UID()]; ok && r.expiry == l.Expiry() && r.entry.Err == nil {
 			known[l.UID()] = r
 		} else {
 			unread = append(unread, l)
 		}
 	}
-	i := 0
+	out.entries = make([]archive.Entry, 0, len(all))
+	tell := func() { // of those that are read, in their order
+		for len(out.entries) < len(all) {
+			l := all[len(out.entries)]
+			r, ok := known[l.UID()]
+			if !ok {
+				return
+			}
+			r.entry.Deleting = l.Deleting()
+			out.entries = append(out.entries, r.entry)
+			each(r.entry)
+		}
+	}
+	tell()
 	err = p.Archive.Entries(ctx, unread, func(e archive.Entry) error {
-		known[e.UID] = remembered{expiry: unread[i].Expiry(), entry: e}
-		i++
+		known[e.UID] = remembered{expiry: unread[0].Expiry(), entry: e}
+		unread = unread[1:]
+		tell()
 		return nil
 	})
 	if err != nil {
+		if p.listing.known == nil {
+			p.listing.known = map[string]remembered{}
+		}
+		maps.Copy(p.listing.known, known) // what was read need not be read again
 		return nil, err
 	}
-	p.listing.known = known
-	out := make([]archive.Entry, len(listed))
-	for i, l := range listed {
-		out[i] = known[l.UID()].entry
-		out[i].Deleting = l.Deleting()
-	}
+	p.listing.known, p.listing.last = known, out
 	return out, nil
 }

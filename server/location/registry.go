@@ -46,6 +46,7 @@ type Registry struct {
 
 	mu     sync.Mutex
 	places map[string]*opening
+	seen   map[string]bool // locations that a sync has looked at, with or without success
 }
 
 // opening is one state of a location, opened by the first who asks.
@@ -171,11 +172,29 @@ func (o *opening) failed() bool {
 	}
 }
 
+func (r *Registry) looked(name string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.seen == nil {
+		r.seen = map[string]bool{}
+	}
+	r.seen[name] = true
+}
+
+// Looked says whether a sync of this process has looked at a location, with or without success. What is less urgent than to show what a location holds
+// waits for that: it would only list it a second time meanwhile.
+func (r *Registry) Looked(name string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.seen[name]
+}
+
 // Drop forgets a location, and removes the credentials that were written for it.
 func (r *Registry) Drop(name string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.places, name)
+	delete(r.seen, name)
 	_ = os.Remove(r.credentialsPath(name)) // it is not there, or the pod's folder is gone with the pod
 }
 

@@ -23,47 +23,66 @@ import (
 )
 
 // showAtOnce is how many Backup objects are written at once.
-const showAtOnce = 16
+const showAtOnce = 32
 
 // settled is how old a Backup object must be before it is removed because its archive is not in a listing: the listing, or the cache that the
 // object is read from, may be older than the backup.
 const settled = 2 * time.Minute
 
-// show makes the Backup objects, as they were before the location was listed, agree with what it holds: an archive without an object gets one, an object follows the expiry of
-// its archive, and an object whose archive is gone goes too. It gives what is wrong with entries that cannot be read, or not be shown.
-func (r *Reconciler) show(ctx context.Context, location *v1alpha1.BackupStorageLocation, objects []v1alpha1.Backup, entries []archive.Entry) (unreadable []error, err error) {
+// showing makes the Backup objects, as they were before the location was listed, agree with what it holds, while it is being listed: an archive
+// without an object gets one, an object follows the expiry of its archive, and an object whose archive is gone goes too.
+type showing struct {
+	r        *Reconciler
+	location *v1alpha1.BackupStorageLocation
+	shown    map[string]*v1alpha1.Backup // by the archive's uid
+	names    map[string]bool             // of all objects
+	held     map[string]bool             // the uids that the location has
+
+	group      *errgroup.Group
+	refused    refusals
+	unreadable []error
+}
+
+// show begins; the context that it gives is for take, and ends with the first failure.
+func (r *Reconciler) show(ctx context.Context, location *v1alpha1.BackupStorageLocation, objects []v1alpha1.Backup) (*showing, context.Context, error) {
 	shown, names, err := r.sort(ctx, location, objects)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var refused refusals
-	group, groupCtx := errgroup.WithContext(ctx)
-	group.SetLimit(showAtOnce)
-	held := make(map[string]bool, len(entries))
-	for i := range entries {
-		e := &entries[i]
-		held[e.UID] = true
-		if e.Err != nil {
-			unreadable = append(unreadable, fmt.Errorf("%s: %w", e.ID(), e.Err))
-			continue
-		}
-		b := shown[e.UID]
-		switch {
-		case b != nil && (b.Annotations[v1alpha1.ArchiveUIDAnnotation] != "" || b.Status.Phase.Final()):
-			group.Go(func() error { return refused.take(r.follow(groupCtx, b, e, location.Name)) })
-		case b == nil && !e.Deleting:
-			name := freeName(e, location.Name, names)
-			names[name] = true
-			group.Go(func() error { return refused.take(r.create(groupCtx, name, e, location)) })
-		}
+	s := &showing{r: r, location: location, shown: shown, names: names, held: map[string]bool{}}
+	s.group, ctx = errgroup.WithContext(ctx)
+	s.group.SetLimit(showAtOnce)
+	return s, ctx, nil
+}
+
+// take shows one backup. It returns before that is done, as soon as there is room for another.
+func (s *showing) take(ctx context.Context, e archive.Entry) {
+	s.held[e.UID] = true
+	if e.Err != nil {
+		s.unreadable = append(s.unreadable, fmt.Errorf("%s: %w", e.ID(), e.Err))
+		return
 	}
-	if err := group.Wait(); err != nil {
-		return unreadable, err
+	b := s.shown[e.UID]
+	switch {
+	case b != nil && (b.Annotations[v1alpha1.ArchiveUIDAnnotation] != "" || b.Status.Phase.Final()):
+		s.group.Go(func() error { return s.refused.take(s.r.follow(ctx, b, &e, s.location.Name)) })
+	case b == nil && !e.Deleting:
+		name := freeName(&e, s.location.Name, s.names)
+		s.names[name] = true
+		s.group.Go(func() error { return s.refused.take(s.r.create(ctx, name, &e, s.location)) })
 	}
-	unreadable = append(unreadable, refused.sorted()...)
-	for uid, b := range shown {
-		if !held[uid] && r.orphaned(b, location.Name) {
-			if err := r.remove(ctx, b); err != nil {
+}
+
+// end waits for what was taken, and removes the objects of what was not, where the location was listed to its end. It gives what is wrong with entries that
+// cannot be read, or not be shown.
+func (s *showing) end(ctx context.Context, complete bool) (unreadable []error, err error) {
+	if err := s.group.Wait(); err != nil || !complete {
+		return s.unreadable, err
+	}
+	unreadable = append(s.unreadable, s.refused.sorted()...)
+	for uid, b := range s.shown {
+		if !s.held[uid] && s.r.orphaned(b, s.location.Name) {
+			if err := s.r.remove(ctx, b); err != nil {
 				return unreadable, err
 			}
 		}

@@ -47,7 +47,7 @@ func healthyWorld() *world {
 		LastRun: at(-30 * time.Minute), NextRun: at(30 * time.Minute), LastSuccess: at(-29 * time.Minute), Conditions: []metav1.Condition{condition("Ready"), condition("Healthy")},
 	}
 	w.location.Status = v1alpha1.BackupStorageLocationStatus{
-		Backups: 1, LastSyncTime: at(-30 * time.Second), LastValidationTime: at(-30 * time.Second), Conditions: []metav1.Condition{condition("Ready"), condition("Synced"), condition("Retained")},
+		Backups: 1, LastSyncTime: at(-30 * time.Second), LastValidationTime: at(-30 * time.Second), Conditions: []metav1.Condition{condition("Ready"), condition("Synced"), condition("Retained"), condition("Maintained")},
 	}
 	w.restore.Status = v1alpha1.RestoreStatus{Phase: v1alpha1.PhaseCompleted, StartTime: at(-20 * time.Minute), CompletionTime: at(-10 * time.Minute)}
 	return w
@@ -100,6 +100,7 @@ var scenarios = map[string]struct {
 	"KedgeLocationUnavailable": {spoil: func(w *world) { w.location.Status.Conditions[0].Status = metav1.ConditionFalse }},
 	"KedgeSyncStuck":           {spoil: func(w *world) { w.location.Status.LastSyncTime = at(-20 * time.Minute) }},
 	"KedgeRetentionStuck":      {spoil: func(w *world) { w.location.Status.Conditions[2].Status = metav1.ConditionUnknown }},
+	"KedgeMaintenanceStuck":    {spoil: func(w *world) { w.location.Status.Conditions[3].Status = metav1.ConditionFalse }}, // as with reason CopiesUnknown
 	"KedgeStoreErrors": {spoil: func(w *world) {
 		w.busy = func(r *Recorder) {
 			observe := r.Store("main")

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/events"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -18,6 +19,7 @@ import (
 
 	"kedge.dev/kedge/api/v1alpha1"
 	"kedge.dev/kedge/restore"
+	"kedge.dev/kedge/server/attempts"
 	"kedge.dev/kedge/server/location"
 	"kedge.dev/kedge/server/metrics"
 	"kedge.dev/kedge/server/outcome"
@@ -39,6 +41,9 @@ const (
 	backupAgain = 10 * time.Second
 )
 
+// reasonAttemptFailed is the reason of the condition Ready between an attempt that failed and the next.
+const reasonAttemptFailed = "AttemptFailed"
+
 // Pool runs the restores of a server.
 type Pool = pool.Pool[*restore.Report]
 
@@ -51,6 +56,8 @@ type Reconciler struct {
 	Events   events.EventRecorder
 	// RequireServiceAccount refuses restores that do not name an account to write as.
 	RequireServiceAccount bool
+	// Patience bounds how often a restore is gone on with over which servers end; nil does not.
+	Patience *attempts.Patience
 	// Metrics counts how restores end; nil does not.
 	Metrics *metrics.Recorder
 	Now     func() time.Time
@@ -79,6 +86,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	}
 	if object.Status.Phase.Final() {
 		r.Pool.Forget(object.UID)
+		r.Patience.Forget(object.UID)
 		return ctrl.Result{}, r.Runner.tidy(ctx, &object)
 	}
 	before := object.DeepCopy()
@@ -151,6 +159,9 @@ func (r *Reconciler) prepare(ctx context.Context, o *v1alpha1.Restore) (pool.Wor
 	if err != nil {
 		return nil, err
 	}
+	if err := r.interrupted(o); err != nil {
+		return nil, err
+	}
 	s := &o.Status
 	s.Attempts++
 	s.Phase, s.BackupUID = v1alpha1.PhaseQueued, uid
@@ -160,6 +171,20 @@ func (r *Reconciler) prepare(ctx context.Context, o *v1alpha1.Restore) (pool.Wor
 	}
 	r.set(o, status.Condition{Type: status.Ready, Status: metav1.ConditionUnknown, Reason: "Queued", Message: "The restore waits for its turn."})
 	return r.Runner.Work(o.DeepCopy(), place), nil
+}
+
+// interrupted looks whether the servers that ended over the restore were too many. An attempt that failed ended by itself; ended
+// bounds those. A cancelled one only makes its report.
+func (r *Reconciler) interrupted(o *v1alpha1.Restore) error {
+	ready := meta.FindStatusCondition(o.Status.Conditions, status.Ready)
+	if o.Spec.Cancel || o.Status.Attempts <= 0 || ready != nil && ready.Reason == reasonAttemptFailed {
+		return nil
+	}
+	err := r.Patience.Check(o.UID, o.Status.Attempts, r.Now())
+	if outcome.Of(err).Kind != outcome.IsWaiting {
+		r.Metrics.AttemptFailed(metrics.KindRestore, attempts.ReasonInterrupted)
+	}
+	return err
 }
 
 // check refuses what the API server's own validation cannot, or on old versions does not.
@@ -226,7 +251,7 @@ func (r *Reconciler) ended(o *v1alpha1.Restore, state pool.State[*restore.Report
 	default:
 		r.Metrics.AttemptFailed(metrics.KindRestore, outcome.Of(err).Reason)
 		r.Pool.Forget(o.UID)
-		return outcome.Waiting("AttemptFailed", retryAfter<<(o.Status.Attempts-1), fmt.Errorf("attempt %d of %d ended, the next goes on from there: %w", o.Status.Attempts, maxAttempts, err))
+		return outcome.Waiting(reasonAttemptFailed, retryAfter<<(o.Status.Attempts-1), fmt.Errorf("attempt %d of %d ended, the next goes on from there: %w", o.Status.Attempts, maxAttempts, err))
 	}
 	return nil
 }

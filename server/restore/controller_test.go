@@ -14,11 +14,13 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"kedge.dev/kedge/api/v1alpha1"
 	"kedge.dev/kedge/restore"
+	"kedge.dev/kedge/server/attempts"
 	"kedge.dev/kedge/server/journal"
 )
 
@@ -81,6 +83,39 @@ func reportsIn(t testing.TB, folder string) []string {
 		t.Fatal(err)
 	}
 	return found
+}
+
+// TestServersEnd has restores over which servers have ended: five are the end of one, four have it wait, and one that failed by itself does not wait for
+// that.
+func TestServersEnd(t *testing.T) {
+	w := newWorld(t, "1.36.3", "ended")
+	for name, s := range map[string]v1alpha1.RestoreStatus{
+		"five":   {Phase: v1alpha1.PhaseInProgress, Attempts: 5},
+		"four":   {Phase: v1alpha1.PhaseInProgress, Attempts: 4},
+		"failed": {Phase: v1alpha1.PhaseQueued, Attempts: 4, Conditions: []metav1.Condition{{Type: "Ready", Status: metav1.ConditionUnknown, Reason: reasonAttemptFailed, LastTransitionTime: metav1.Now()}}},
+	} {
+		o := w.restore(t, name, nil)
+		o.Status = s
+		if err := w.client.Status().Update(t.Context(), o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.serve(t, w.cluster.Kedge(t), func(r *Reconciler) { r.Patience = &attempts.Patience{} })
+	o := w.ended(t, "five")
+	if c := ready(t, o); o.Status.Phase != v1alpha1.PhaseFailed || c.Reason != attempts.ReasonTooOften || o.Status.Attempts != 5 || !strings.Contains(o.Status.Message, "OOMKilled") {
+		t.Errorf("after five: %+v, %+v", o.Status, c)
+	}
+	if o := w.ended(t, "failed"); o.Status.Phase != v1alpha1.PhaseCompleted || o.Status.Attempts != 5 {
+		t.Errorf("after failures: %+v", o.Status)
+	}
+	wait(t, "the restore waits", func(ctx context.Context) (bool, any) {
+		var o v1alpha1.Restore
+		if err := w.client.Get(ctx, client.ObjectKey{Namespace: w.kedge, Name: "four"}, &o); err != nil {
+			return false, err
+		}
+		c := meta.FindStatusCondition(o.Status.Conditions, "Ready")
+		return c != nil && c.Reason == attempts.ReasonInterrupted && o.Status.Attempts == 4, o.Status
+	})
 }
 
 // TestRefused has objects that cannot be carried out: each says why, and is final.

@@ -45,6 +45,8 @@ const (
 	defaultPeriod = time.Hour
 	// soonest is the least time between two passes that nothing asked for.
 	soonest = time.Minute
+	// afterAgain is how often After is asked.
+	afterAgain = time.Second
 	// moreAfter is when a pass goes on that had more to do.
 	moreAfter = 5 * time.Second
 	// atOnce is how many locations are looked at at once.
@@ -60,6 +62,8 @@ type Reconciler struct {
 	Events     events.EventRecorder
 	// Metrics counts what is done; nil does not.
 	Metrics *metrics.Recorder
+	// After says that a location may be looked at; nil says so of each. One that may not is asked about again soon.
+	After func(location string) bool
 	// Period is the longest time between two looks; zero means an hour.
 	Period time.Duration
 	Now    func() time.Time
@@ -113,6 +117,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	if err := r.Client.Get(ctx, req.NamespacedName, &object); err != nil {
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
+	if r.After != nil && !r.After(object.Name) {
+		return ctrl.Result{RequeueAfter: afterAgain}, nil
+	}
 	if object.Spec.ReadOnly {
 		return ctrl.Result{}, r.note(ctx, &object, nil)
 	}
@@ -143,7 +150,7 @@ func (r *Reconciler) apply(ctx context.Context, object *v1alpha1.BackupStorageLo
 	}
 	memory := r.memory(object.UID)
 	pass := &Pass{
-		Archive: place.Archive, Entries: place.Entries, Lock: object.Spec.ObjectLock, Locked: memory.locked, Now: r.Now,
+		Archive: place.Archive, Look: place.Inventory, Lock: object.Spec.ObjectLock, Locked: memory.locked, Now: r.Now,
 		Prepare: preparation{r, object, memory, cluster}.prepare,
 		Removed: func(ctx context.Context, name, uid, reason string) error {
 			r.announce(ctx, object, name, uid, reason)

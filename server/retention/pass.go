@@ -25,8 +25,8 @@ const (
 // crashed attempts left is swept. Whatever interrupts it, another pass goes on: every step is recorded in the location itself.
 type Pass struct {
 	Archive *archive.Location
-	// Entries lists the location to its end. Nothing is decided on a listing that did not end.
-	Entries func(ctx context.Context) ([]archive.Entry, error)
+	// Look lists the location to its end, once, and reads the records. Nothing is decided on a listing that did not end.
+	Look func(ctx context.Context) (*archive.Inventory, []archive.Entry, error)
 	// Prepare gives the input of the decisions about the entries, but for Backups and Now.
 	Prepare func(ctx context.Context, entries []archive.Entry) (Input, error)
 	// Lock extends the store's own retention (object lock) of what is kept. Locked remembers, by uid, until when that was done; the
@@ -66,11 +66,11 @@ type Result struct {
 func (p *Pass) Run(ctx context.Context) (Result, error) {
 	var res Result
 	p.now = p.Now()
-	failed := []error{p.resume(ctx, &res)}
-	entries, err := p.Entries(ctx)
+	inventory, entries, err := p.Look(ctx)
 	if err != nil {
-		return res, errors.Join(append(failed, err)...)
+		return res, err
 	}
+	failed := []error{p.resume(ctx, &res, inventory)}
 	in, err := p.Prepare(ctx, entries)
 	if err != nil {
 		return res, errors.Join(append(failed, err)...)
@@ -84,16 +84,16 @@ func (p *Pass) Run(ctx context.Context) (Result, error) {
 	if p.Lock {
 		failed = append(failed, p.lock(ctx, entries, decisions))
 	}
-	failed = append(failed, p.remove(ctx, &res, entries, decisions), p.sweep(ctx, &res))
+	failed = append(failed, p.remove(ctx, &res, entries, decisions), p.sweep(ctx, &res, inventory, entries))
 	if ctx.Err() != nil {
 		return res, fmt.Errorf("apply retention to %s: %w", p.Archive.Store(), ctx.Err())
 	}
 	return res, errors.Join(failed...)
 }
 
-// resume ends the deletions that have begun.
-func (p *Pass) resume(ctx context.Context, res *Result) error {
-	done, err := p.Archive.ResumeDeletions(ctx)
+// resume ends the deletions that have begun. Their entries say so of themselves, and nothing else is done with them in this pass.
+func (p *Pass) resume(ctx context.Context, res *Result, inventory *archive.Inventory) error {
+	done, err := p.Archive.ResumeListed(ctx, inventory)
 	res.Waiting, res.LockEnds = done.Retained, done.RetainedUntil
 	failed := []error{err}
 	for _, id := range done.Done {
@@ -199,8 +199,8 @@ func (p *Pass) unchanged(ctx context.Context, e *archive.Entry) (bool, error) {
 }
 
 // sweep removes what crashed attempts left. Records that cannot be read are passed over, with what lies beside them.
-func (p *Pass) sweep(ctx context.Context, res *Result) error {
-	swept, err := p.Archive.Sweep(ctx, archive.SweepOptions{OlderThan: archive.MinSweepAge, Now: p.Now})
+func (p *Pass) sweep(ctx context.Context, res *Result, inventory *archive.Inventory, entries []archive.Entry) error {
+	swept, err := p.Archive.Sweep(ctx, archive.SweepOptions{OlderThan: archive.MinSweepAge, Now: p.Now, Inventory: inventory, Entries: entries})
 	res.Swept, res.SweptObjects = swept.Attempts, swept.Objects
 	var failed []error
 	for _, err := range parts(err) {

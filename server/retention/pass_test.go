@@ -21,12 +21,15 @@ import (
 func pass(l *archive.Location, removed *[]string) *retention.Pass {
 	return &retention.Pass{
 		Archive: l, Now: clock, Locked: map[string]time.Time{},
-		Entries: func(ctx context.Context) (all []archive.Entry, err error) {
-			err = l.Backups(ctx, func(e archive.Entry) error {
+		Look: func(ctx context.Context) (inventory *archive.Inventory, all []archive.Entry, err error) {
+			if inventory, err = l.Inventory(ctx); err != nil {
+				return nil, nil, err
+			}
+			err = l.Entries(ctx, inventory.Backups, func(e archive.Entry) error {
 				all = append(all, e)
 				return nil
 			})
-			return all, err
+			return inventory, all, err
 		},
 		Prepare: func(context.Context, []archive.Entry) (retention.Input, error) {
 			return retention.Input{Cluster: ours, Policies: map[string]retention.Policy{"nightly": {Rules: v1alpha1.RetentionPolicy{KeepLast: 2}}}}, nil
@@ -241,15 +244,15 @@ func TestHalfListing(t *testing.T) {
 	before := store.dump()
 	var removed []string
 	p := pass(l, &removed)
-	list := p.Entries
-	p.Entries = func(ctx context.Context) ([]archive.Entry, error) {
-		all, err := list(ctx)
-		return all[:3], errors.Join(err, errDead)
+	list := p.Look
+	p.Look = func(ctx context.Context) (*archive.Inventory, []archive.Entry, error) {
+		inventory, all, err := list(ctx)
+		return inventory, all[:3], errors.Join(err, errDead)
 	}
 	if _, err := p.Run(t.Context()); !errors.Is(err, errDead) {
 		t.Errorf("%v", err)
 	}
-	p.Entries = list
+	p.Look = list
 	p.Prepare = func(context.Context, []archive.Entry) (retention.Input, error) {
 		return retention.Input{Cluster: ours}, errDead
 	}

@@ -41,6 +41,9 @@ const (
 // defaultPeriod is how often a location is looked at. What is due then is kopia's to say: a quick maintenance once an hour, a full one once a day.
 const defaultPeriod = time.Hour
 
+// afterAgain is how often After is asked.
+const afterAgain = time.Second
+
 // Reconciler looks after the volumes in the locations of a server, one location at a time: a maintenance takes memory. Read-only locations are
 // left alone.
 type Reconciler struct {
@@ -53,6 +56,8 @@ type Reconciler struct {
 	Providers func(ctx context.Context, place *location.Place) ([]plugins.VolumeProvider, error)
 	// Metrics counts what fails; nil does not.
 	Metrics *metrics.Recorder
+	// After says that a location may be looked at; nil says so of each. One that may not is asked about again soon.
+	After func(location string) bool
 	// Period is the time between two looks; zero means an hour.
 	Period time.Duration
 	Now    func() time.Time
@@ -71,6 +76,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	var object v1alpha1.BackupStorageLocation
 	if err := r.Client.Get(ctx, req.NamespacedName, &object); err != nil {
 		return ctrl.Result{}, client.IgnoreNotFound(err)
+	}
+	if r.After != nil && !r.After(object.Name) {
+		return ctrl.Result{RequeueAfter: afterAgain}, nil
 	}
 	condition, err := r.look(ctx, &object)
 	if outcome.Stopped(ctx) {

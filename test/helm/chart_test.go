@@ -54,7 +54,7 @@ image: {repository: registry.example/kedge}
 fullnameOverride: anchor
 image: {registry: "registry.example:5000", repository: platform/kedge, tag: v1.2.3, pullPolicy: Always, pullSecrets: [a, b]}
 replicas: 3
-server: {clusterName: "blue: \"1\"", requireServiceAccount: true, maxBackups: 5, maxPerLocation: 3, extraArgs: ["--lease-duration=30s", "a b: #c"]}
+server: {clusterName: "blue: \"1\"", requireServiceAccount: true, maxBackups: 5, maxPerLocation: 3, maxRestores: 2, maxInterruptions: 9, extraArgs: ["--lease-duration=30s", "a b: #c"]}
 extraEnv: [{name: HTTPS_PROXY, value: "http://proxy:3128"}, {name: X, valueFrom: {fieldRef: {fieldPath: metadata.name}}}]
 extraVolumes: [{name: ca, configMap: {name: ca}}]
 extraVolumeMounts: [{name: ca, mountPath: /ca, readOnly: true}]
