@@ -21,7 +21,7 @@ var layers = [][]string{
 	{"internal", "api", "deploy"},
 	{"plugins"},
 	{
-		"plugins/actions", "plugins/decorate", "plugins/file", "plugins/kms", "plugins/s3", "plugins/selection",
+		"plugins/actions", "plugins/decorate", "plugins/file", "plugins/hooks", "plugins/kms", "plugins/s3", "plugins/selection",
 		"plugins/storetest", "plugins/volumetest", "plugins/ebs", "plugins/efs", "plugins/csi", "backup/archive", "volume",
 	},
 	{"backup", "restore"},

@@ -19,6 +19,7 @@ import (
 	"kedge.dev/kedge/backup/volumes"
 	"kedge.dev/kedge/internal/kube"
 	"kedge.dev/kedge/plugins"
+	"kedge.dev/kedge/plugins/hooks"
 	"kedge.dev/kedge/plugins/selection"
 	"kedge.dev/kedge/volume/mover"
 	"kedge.dev/kedge/volume/repository"
@@ -58,6 +59,8 @@ type Engine struct {
 	Repository func(context.Context) (*repository.Repository, error)
 	// Mover has the files of volumes copied that no provider knows; nil means that there is no way to.
 	Mover *mover.Mover
+	// Exec runs hooks in pods, as the account of Kube; nil means that nobody can.
+	Exec hooks.Executor
 
 	Events Events
 }
@@ -125,11 +128,16 @@ func (e *Engine) Run(ctx context.Context, req Request) (*archive.Record, error) 
 		return nil, err
 	}
 	record, err := location.Write(ctx, opts, func(ctx context.Context, w *archive.Writer) (*archive.Summary, error) {
+		thawed, err := p.thaw(ctx, location, first.cluster.UID)
+		if err != nil {
+			return nil, err
+		}
 		result, err := p.read(ctx, &writerSink{w}, first)
 		if err != nil {
 			return nil, err
 		}
-		rows, err := p.takeVolumes(ctx, result, location.ID(), w.Attempt(), started)
+		result.remarks.take(thawed)
+		rows, err := p.takeVolumes(ctx, result, location.ID(), w, started)
 		if err != nil {
 			return nil, err
 		}
@@ -211,6 +219,7 @@ type pass struct {
 	req      Request
 	matcher  *selection.Matcher
 	policies *volumes.Policies
+	hooks    *hooks.Set
 	also     []string
 	progress *progress
 	attempt  string // whose snapshots providers may have; "" where none was asked for
@@ -229,7 +238,11 @@ func (e *Engine) prepare(req Request) (*pass, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &pass{Engine: e, req: req, matcher: matcher, policies: policies, also: req.Spec.AlsoVersions, progress: newProgress(e.Events)}, nil
+	set, err := hooks.Compile(req.Spec.Hooks)
+	if err != nil {
+		return nil, err
+	}
+	return &pass{Engine: e, req: req, matcher: matcher, policies: policies, hooks: set, also: req.Spec.AlsoVersions, progress: newProgress(e.Events)}, nil
 }
 
 func (p *pass) summary(r *reading, started time.Time) *archive.Summary {
@@ -238,6 +251,7 @@ func (p *pass) summary(r *reading, started time.Time) *archive.Summary {
 		Labels: p.req.Labels, Spec: p.req.Spec, Cluster: r.cluster, Phase: phase(report), Revision: r.revision,
 		Started: started, APIs: r.apis(), Report: report,
 	}
+	s.Spec.Hooks = hooks.Shown(s.Spec.Hooks)
 	if ttl := p.req.Spec.TTL.Duration; ttl > 0 {
 		at := started.Add(ttl)
 		s.Expires = &at

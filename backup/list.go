@@ -11,6 +11,7 @@ import (
 	"kedge.dev/kedge/internal/kube"
 	"kedge.dev/kedge/internal/rawjson"
 	"kedge.dev/kedge/plugins"
+	"kedge.dev/kedge/plugins/hooks"
 	"kedge.dev/kedge/plugins/selection"
 )
 
@@ -302,6 +303,9 @@ func (r *reading) taken(c *candidate) {
 		if err := r.claims.add(c.raw); err != nil {
 			t.remarks.add(SeverityError, onItem(c.ref, ReasonUnreadable, "%v", err))
 		}
+	}
+	if c.ref.Group == "" && c.ref.Resource == "pods" && hooks.Marked(c.raw) {
+		r.hooked.Store(true)
 	}
 	if c.head.Deleting && c.ref.Group == "" && c.ref.Resource == "namespaces" {
 		t.remarks.add(SeverityWarning, onItem(c.ref, ReasonTerminating, "the namespace is being deleted: the archive holds what was left of it"))

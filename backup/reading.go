@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 
@@ -36,6 +37,7 @@ type reading struct {
 
 	needs  needed
 	claims claims
+	hooked atomic.Bool // a pod's annotations may have hooks
 }
 
 // anchor is the list whose revision is read before and after all others.

@@ -39,34 +39,56 @@ func (c *claims) sorted() []volumes.Claim {
 	})
 }
 
-// takeVolumes takes the data of the claims that were read, and remarks on what it could not take.
-func (p *pass) takeVolumes(ctx context.Context, r *reading, location, attempt string, began time.Time) ([]archive.Volume, error) {
-	taker := &volumes.Taker{
+// taker is what takes the data of this pass.
+func (p *pass) taker() *volumes.Taker {
+	return &volumes.Taker{
 		Kube: p.Kube, Providers: p.Providers, Unconfigured: p.Unconfigured, Repository: p.Repository, Mover: p.Mover, Now: p.Now, Sleep: sleep,
 		Progress: func(done, total int) { p.progress.volumes(done, total) },
+		Hooks:    p.hooks, Exec: p.Exec,
 	}
-	if !p.policies.Nothing() {
+}
+
+// takeVolumes takes the data of the claims that were read, with the hooks of pods around it, and remarks on what it could not take.
+func (p *pass) takeVolumes(ctx context.Context, r *reading, location string, w *archive.Writer, began time.Time) ([]archive.Volume, error) {
+	pods, err := p.hookPods(ctx, r)
+	if err != nil {
+		return nil, fmt.Errorf("find the pods that have hooks: %w", err)
+	}
+	if !p.policies.Nothing() || len(pods) > 0 {
 		p.progress.stage(StageVolumes)
 	}
+	taker := p.taker()
+	taker.Freeze = func(ctx context.Context, uids []string) (func(context.Context) error, error) {
+		return w.Freeze(ctx, archive.Freeze{Cluster: r.cluster.UID, Pods: uids})
+	}
 	result, err := taker.Take(ctx, volumes.Request{
-		LocationID: location, Name: p.req.Name, UID: p.req.UID, Attempt: attempt, Began: began, ClusterUID: r.cluster.UID, Claims: r.claims.sorted(), Policies: p.policies,
+		LocationID: location, Name: p.req.Name, UID: p.req.UID, Attempt: w.Attempt(), Began: began, ClusterUID: r.cluster.UID,
+		Claims: r.claims.sorted(), Policies: p.policies, Pods: pods,
 	})
 	if taker.Asked() {
-		p.attempt = attempt
+		p.attempt = w.Attempt()
 	}
 	if err != nil {
 		return nil, fmt.Errorf("take the data of volumes: %w", err)
 	}
+	r.remarks.take(result)
+	return result.Volumes, nil
+}
+
+// take adds what the taking of volumes has to say.
+func (r *remarks) take(result *volumes.Result) {
 	for _, m := range result.Errors {
-		r.remarks.add(SeverityError, m)
+		r.add(SeverityError, m)
+	}
+	for _, m := range result.Warnings {
+		r.add(SeverityWarning, m)
 	}
 	for _, m := range result.Skipped {
-		r.remarks.add(SeveritySkipped, m)
+		r.add(SeveritySkipped, m)
 	}
 	for _, note := range result.Notes {
-		r.remarks.note("%s", note)
+		r.note("%s", note)
 	}
-	return result.Volumes, nil
 }
 
 // discardTime bounds what a failed or cancelled backup still does to remove its snapshots; those that stay are found by their tags.

@@ -164,6 +164,28 @@ type BlockSnapshots interface {
 	StartBlocks(ctx context.Context, req VolumeRequest) (BlockTarget, error)
 }
 
+// FolderProvider is a VolumeProvider whose volumes are folders of file systems that outlive clusters (EFS). Movers copy and restore their files; the
+// provider knows what the folder is reached by, and Describe gives what that needs to be made again.
+type FolderProvider interface {
+	VolumeProvider
+	// FileSystem is the id of the file system of a handle; "" where it has none.
+	FileSystem(handle string) string
+	// Ensure gives a way to a folder: the source itself where it is there still, else a new one to the same folder. Of a file system that is gone
+	// the error wraps ErrVolumeGone.
+	Ensure(ctx context.Context, req FolderRequest) (Volume, error)
+}
+
+// FolderRequest asks for a way to a folder.
+type FolderRequest struct {
+	// Token makes the request repeatable, as in SnapshotRequest.
+	Token string
+	// Source is the folder as Describe gave it.
+	Source Volume
+	// FileSystem is another one to take the folder of; empty is the source's own.
+	FileSystem string
+	Tags       map[string]string // of what is made
+}
+
 // Errors that callers of a VolumeProvider test for, with errors.Is.
 var (
 	// ErrVolumeGone means that a volume or snapshot does not exist, or is one that failed and will never be usable.

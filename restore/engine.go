@@ -6,6 +6,7 @@ import (
 
 	"kedge.dev/kedge/internal/kube"
 	"kedge.dev/kedge/plugins"
+	"kedge.dev/kedge/plugins/hooks"
 	"kedge.dev/kedge/volume/mover"
 	"kedge.dev/kedge/volume/repository"
 )
@@ -32,6 +33,8 @@ type Engine struct {
 	Repository func(context.Context) (*repository.Repository, error)
 	// Mover has copies of files restored into volumes; nil means that there is no way to.
 	Mover *mover.Mover
+	// Exec runs hooks in pods, as the account of Kube; nil means that nobody can.
+	Exec hooks.Executor
 	// Reports keeps the report; nil keeps it nowhere.
 	Reports ReportSink
 	// TargetName is what people call the target.

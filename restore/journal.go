@@ -25,6 +25,7 @@ type Journal interface {
 type Record struct {
 	Start *Start      `json:"start,omitempty"`
 	Item  *ItemRecord `json:"item,omitempty"`
+	Hook  *HookRecord `json:"hook,omitempty"`
 	End   *End        `json:"end,omitempty"`
 }
 
@@ -53,6 +54,18 @@ type ItemRecord struct {
 	// Posted says that the object was created and that its status or its field managers may still be missing.
 	Posted bool `json:"posted,omitempty"`
 	// Entries are the object's lines of the report.
+	Entries []Entry `json:"entries,omitempty"`
+}
+
+// HookRecord says that the hooks of one pod were begun, or what became of them.
+type HookRecord struct {
+	// Ref is the object in the backup whose pod it is.
+	Ref plugins.Ref `json:"ref"`
+	// Pod is the pod's uid in the target.
+	Pod   string `json:"pod"`
+	Ended bool   `json:"ended,omitempty"`
+	// Failed is how many commands failed that may not.
+	Failed  int     `json:"failed,omitempty"`
 	Entries []Entry `json:"entries,omitempty"`
 }
 

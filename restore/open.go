@@ -54,12 +54,17 @@ func (x *run) open(ctx context.Context) error {
 		return err
 	}
 	x.resumed, x.since, x.started = true, start.ServerTime, start.Started
-	return x.e.Journal.Replay(ctx, func(r Record) error {
+	err = x.e.Journal.Replay(ctx, func(r Record) error {
 		if r.Item != nil {
 			x.replay(r.Item)
 		}
+		if r.Hook != nil {
+			x.ranIn[r.Hook.Pod] = *r.Hook
+		}
 		return nil
 	})
+	x.replayHooks()
+	return err
 }
 
 // replay takes in what became of one object in an earlier run. What failed is tried again.
@@ -108,6 +113,7 @@ func (x *run) close(ctx context.Context, cancelled bool, stopped error) (*Report
 		}
 	}
 	r.Counts = x.counts
+	r.hooksFailed = x.hooksFailed
 	x.mu.Unlock()
 	if !x.resumed { // what an earlier run prepared, this one has not
 		for _, field := range p.pipeline.Unused() {

@@ -13,6 +13,7 @@ import (
 	"kedge.dev/kedge/internal/kube"
 	"kedge.dev/kedge/plugins"
 	"kedge.dev/kedge/plugins/actions"
+	"kedge.dev/kedge/plugins/hooks"
 	"kedge.dev/kedge/plugins/selection"
 	"kedge.dev/kedge/restore/transform"
 )
@@ -154,6 +155,9 @@ func validate(req *Request) error {
 // CheckSpec refuses a spec that no target could carry out, naming the field: what Plan refuses, without a backup or a target.
 func CheckSpec(spec *v1alpha1.RestoreSpec) error {
 	s := spec.DeepCopy()
+	if _, err := hooks.CompileRestore(s.Hooks); err != nil {
+		return err
+	}
 	if _, err := selection.Compile(s.Selection); err != nil {
 		return err
 	}

@@ -64,6 +64,8 @@ const (
 	TemporaryLeft Reason = "TemporaryLeft"
 	// VolumesKept: files of volumes stay as they are, as the restore does not ask for those of the backup.
 	VolumesKept Reason = "VolumesKept"
+	// VolumeUnchecked: whether the storage of a volume can be reached still could not be seen.
+	VolumeUnchecked Reason = "VolumeUnchecked"
 	// Converted: the target takes the object in another version.
 	Converted Reason = "Converted"
 	// OwnerDropped: an owner is neither restored nor in the target, so the reference to it is left out.
@@ -82,6 +84,8 @@ const (
 	BackendNotReady Reason = "BackendNotReady"
 	// NotEstablished: a CustomResourceDefinition was not accepted by the server in time.
 	NotEstablished Reason = "NotEstablished"
+	// HookFailed: a command in a restored pod failed, or could not be run.
+	HookFailed Reason = "HookFailed"
 	// ReportNotKept: the report could not be written beside the backups.
 	ReportNotKept Reason = "ReportNotKept"
 	// UnusedRule: a transform of the restore matched nothing.

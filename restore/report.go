@@ -44,6 +44,8 @@ type Report struct {
 	Resumed bool             `json:"resumed,omitempty"`
 	Entries []Entry          `json:"entries,omitempty"`
 	Remarks []plugins.Remark `json:"remarks,omitempty"`
+
+	hooksFailed int // that must not
 }
 
 // Status is the report as the status of a Restore.
@@ -68,6 +70,9 @@ func (r *Report) decidePhase(cancelled bool, stopped error) {
 	case cancelled:
 		r.Phase = v1alpha1.PhaseCancelled
 		r.Message = fmt.Sprintf("stopped after %d of %d objects; it can be resumed", done, c.Planned)
+	case lacking == 0 && r.hooksFailed > 0:
+		r.Phase = v1alpha1.PhasePartiallyFailed
+		r.Message = fmt.Sprintf("all objects were restored, but hooks failed: %d", r.hooksFailed)
 	case lacking == 0:
 		r.Phase = v1alpha1.PhaseCompleted
 	case c.Created+c.Updated+c.Unchanged == 0:

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -20,6 +21,7 @@ import (
 	"kedge.dev/kedge/internal/rawjson"
 	"kedge.dev/kedge/plugins"
 	"kedge.dev/kedge/plugins/actions"
+	"kedge.dev/kedge/plugins/hooks"
 )
 
 // run is one execution of a plan.
@@ -45,6 +47,11 @@ type run struct {
 	counts  v1alpha1.RestoreCounts
 	waits   map[string]*wait // which objects that come now join, by refusal.wait
 	parked  map[int32]*parkedItem
+
+	hooks       *hooks.RestoreSet
+	hooked      atomic.Bool           // an object that was read may have hooks in annotations
+	ranIn       map[string]HookRecord // by uid of pod
+	hooksFailed int
 
 	targets    sync.Map // uint16 -> *target, where what is served changed during the run
 	liveOwners sync.Map // path -> uid
@@ -80,6 +87,9 @@ func (e *Engine) Run(ctx context.Context, p *Plan) (*Report, error) {
 	if err == nil {
 		err = x.execute(ctx)
 	}
+	if err == nil {
+		err = x.runHooks(ctx)
+	}
 	cancelled := ctx.Err() != nil
 	if cancelled {
 		err = nil
@@ -92,6 +102,11 @@ func (e *Engine) newRun(p *Plan) (*run, error) {
 		e: e, plan: p, manager: fieldManager(p.Request.Name), started: e.now(), since: p.started,
 		jobs: make(chan job), pace: newPace(e.concurrency()), reading: semaphore.NewWeighted(4), buffers: sync.Pool{New: func() any { return new([]byte) }},
 		entries: map[int32][]Entry{}, waits: map[string]*wait{}, parked: map[int32]*parkedItem{}, selectors: map[string]bool{}, volumes: map[string]bool{}, holders: map[string]string{}, namespace: map[string]int32{},
+		ranIn: map[string]HookRecord{},
+	}
+	var err error
+	if x.hooks, err = hooks.CompileRestore(p.Request.Spec.Hooks); err != nil {
+		return nil, err
 	}
 	x.query = url.Values{"fieldManager": {x.manager}}
 	for i := range p.items {
@@ -288,6 +303,9 @@ func (x *run) submitChunk(ctx context.Context, items []int32, tried *sync.WaitGr
 	}
 	defer x.reading.Release(1)
 	return x.plan.readChunk(ctx, x.plan.items[items[0]].chunk, items, func(i int32, raw []byte) error {
+		if hooks.RestoreMarked(raw) {
+			x.hooked.Store(true)
+		}
 		buf := x.buffers.Get().(*[]byte) // the pool holds nothing else
 		*buf = append((*buf)[:0], raw...)
 		tried.Add(1)

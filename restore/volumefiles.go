@@ -30,16 +30,16 @@ func keepsFiles(row *archive.Volume, what v1alpha1.VolumeRestore) bool {
 
 // remarks says what the run as a whole did with volumes.
 func (f *filling) remarks() []plugins.Remark {
-	if f.kept == 0 {
+	if len(f.kept) == 0 {
 		return nil
 	}
-	return []plugins.Remark{{Reason: string(VolumesKept), Message: fmt.Sprintf("the files of %d EFS volumes stay as they are in their file systems; spec.volumes FromBackup (--volumes from-backup) brings those of the backup", f.kept)}}
+	return []plugins.Remark{{Reason: string(VolumesKept), Message: fmt.Sprintf("the files of %d EFS volumes stay as they are in their file systems; spec.volumes FromBackup (--volumes from-backup) brings those of the backup", len(f.kept))}}
 }
 
 // mayFill sees, before files of a backup are written into a volume's storage, that whoever restores may make a volume of it at all, and that no other
 // claim of the target uses it: what is there would be overwritten. It has nothing to say of volumes that are made anew.
 func (x *run) mayFill(ctx context.Context, p *prepared, row archive.Volume, claim string) error {
-	if row.CopyKind != files.Kind {
+	if row.CopyKind != files.Kind || x.keeps(&row) {
 		return nil
 	}
 	var pv corev1.PersistentVolume

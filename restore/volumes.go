@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -32,7 +33,8 @@ type VolumeSource interface {
 type filling struct {
 	rows   map[string]archive.Volume // by the name of the PersistentVolume in the source
 	filler *volumes.Filler
-	kept   int // volumes whose files stay as they are, as nobody asked for those of the backup
+	// kept are volumes whose files stay as they are, as nobody asked for those of the backup, by name.
+	kept map[string]archive.Volume
 	// renamed are PersistentVolumes that got another name, because the target's of that name is another claim's.
 	renamed map[string]string
 }
@@ -47,13 +49,13 @@ func (x *run) learnFilling(ctx context.Context) error {
 	if err != nil || len(rows) == 0 {
 		return err
 	}
-	f := &filling{rows: map[string]archive.Volume{}, renamed: map[string]string{}, filler: &volumes.Filler{Providers: x.e.Providers, Unconfigured: x.e.Unconfigured, Repository: x.e.Repository, Mover: x.e.Mover}}
-	if !slices.ContainsFunc(rows, func(row archive.Volume) bool { return row.CopyKind != files.Kind }) {
-		f.filler.Providers = nil // files alone need none, and outside of AWS none would answer
+	f := &filling{
+		rows: map[string]archive.Volume{}, kept: map[string]archive.Volume{}, renamed: map[string]string{},
+		filler: &volumes.Filler{Providers: needed(x.e.Providers, rows), Unconfigured: x.e.Unconfigured, Repository: x.e.Repository, Mover: x.e.Mover},
 	}
 	for _, row := range rows {
 		if keepsFiles(&row, x.plan.Request.Spec.Volumes) {
-			f.kept++
+			f.kept[row.Volume] = row
 			continue
 		}
 		f.rows[row.Volume] = row
@@ -62,13 +64,26 @@ func (x *run) learnFilling(ctx context.Context) error {
 		}
 	}
 	if t := x.plan.Request.Spec.Transforms; t != nil {
-		f.filler.MapZones = t.Zones
+		f.filler.MapZones, f.filler.MapFileSystems = t.Zones, t.FileSystems
 	}
 	if f.filler.Zones, err = x.zones(ctx); err != nil {
 		return err
 	}
 	x.filling = f
 	return nil
+}
+
+// needed are the providers that have to do with the rows: files alone need none that takes snapshots, and outside of AWS none would answer.
+func needed(all []plugins.VolumeProvider, rows []archive.Volume) []plugins.VolumeProvider {
+	snapshots := slices.ContainsFunc(rows, func(row archive.Volume) bool { return row.CopyKind != files.Kind })
+	folders := slices.ContainsFunc(rows, func(row archive.Volume) bool { return strings.HasPrefix(row.Source.Handle, efsDriver+"/") })
+	var out []plugins.VolumeProvider
+	for _, p := range all {
+		if _, ok := p.(plugins.FolderProvider); ok && folders || !ok && snapshots {
+			out = append(out, p)
+		}
+	}
+	return out
 }
 
 // finishFilling ends the filling of volumes; once none is to be made any more, what was needed only for that is removed.
@@ -121,12 +136,15 @@ func (x *run) volumeName(name string) string {
 	return name
 }
 
-// fills says whether the object is a PersistentVolume that gets data of the source.
+// fills says whether the object is a PersistentVolume that gets data of the source, or whose files stay where they are but have to be reached.
 func (x *run) fills(p *prepared) (archive.Volume, bool) {
-	if p.from.Group != "" || p.from.Resource != "persistentvolumes" || !x.bringsData(p.from.Name) {
+	if p.from.Group != "" || p.from.Resource != "persistentvolumes" || x.filling == nil {
 		return archive.Volume{}, false
 	}
-	return x.filling.rows[p.from.Name], true
+	if row, ok := x.filling.kept[p.from.Name]; ok {
+		return row, x.bringsClaim(x.claimOf(row))
+	}
+	return x.filling.rows[p.from.Name], x.bringsData(p.from.Name)
 }
 
 // bringsData says whether a PersistentVolume of the source gets data: where there is some, and its claim comes too.
@@ -185,8 +203,19 @@ func (x *run) fill(ctx context.Context, p *prepared, row archive.Volume) error {
 	if row.CopyKind == files.Kind {
 		verb = "has the files of"
 	}
-	p.filled = fmt.Sprintf("%s %s %s, the state of %s", made.Handle, verb, from, row.Taken.Format("2006-01-02 15:04:05 MST"))
+	if made.Handle != row.Source.Handle && row.CopyKind == files.Kind {
+		p.remarks = append(p.remarks, plugins.Remark{Reason: string(Changed), Message: fmt.Sprintf("the folder %s is reached as %s now", row.Source.Handle, made.Handle)})
+	}
+	if !x.keeps(&row) {
+		p.filled = fmt.Sprintf("%s %s %s, the state of %s", made.Handle, verb, from, row.Taken.Format("2006-01-02 15:04:05 MST"))
+	}
 	return x.create(ctx, p)
+}
+
+// keeps says whether the files of a row stay as they are.
+func (x *run) keeps(row *archive.Volume) bool {
+	_, kept := x.filling.kept[row.Volume]
+	return kept
 }
 
 // serves says whether a live PersistentVolume is bound to, or waits for, the claim.
@@ -226,7 +255,10 @@ func (x *run) makeVolume(ctx context.Context, p *prepared, row archive.Volume, c
 	}
 	pv.Name = p.to.Name
 	made, from, err = x.filling.filler.Fill(ctx, volumes.Request{
-		Token: x.plan.Request.UID + "/" + row.Volume, Row: row,
+		Token: x.plan.Request.UID + "/" + row.Volume, Row: row, KeepFiles: x.keeps(&row),
+		Note: func(text string) {
+			p.remarks = append(p.remarks, plugins.Remark{Reason: string(VolumeUnchecked), Message: text})
+		},
 		Tags: map[string]string{
 			volumes.TagRestore: x.plan.Request.Name, volumes.TagUID: x.plan.Request.UID, volumes.TagCluster: x.plan.Target.UID, volumes.TagClaim: claim,
 		},

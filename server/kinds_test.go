@@ -3,6 +3,7 @@
 package server_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -18,7 +19,20 @@ func TestRefusedByTheAPI(t *testing.T) {
 	h := newHouse(t, "1.36.3")
 	key := "age1" + strings.Repeat("q", 58)
 	backup := func(spec v1alpha1.BackupSpec) client.Object { return &v1alpha1.Backup{Spec: spec} }
+	hook := func(change func(*v1alpha1.BackupHook)) client.Object {
+		h := v1alpha1.BackupHook{
+			Name: "freeze", IncludedNamespaces: []string{"shop-*"}, LabelSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "db"}},
+			Pre: []v1alpha1.HookCommand{{Command: []string{"sync"}, Container: "db", Timeout: &metav1.Duration{Duration: time.Minute}, OnError: v1alpha1.HookContinue}},
+		}
+		change(&h)
+		return backup(v1alpha1.BackupSpec{Hooks: []v1alpha1.BackupHook{h}})
+	}
 	restore := func(spec v1alpha1.RestoreSpec) client.Object { return &v1alpha1.Restore{Spec: spec} }
+	restoreHook := func(change func(*v1alpha1.RestoreHook)) client.Object {
+		h := v1alpha1.RestoreHook{Name: "import", Post: []v1alpha1.RestoreHookCommand{{Command: []string{"import"}, ExecTimeout: &metav1.Duration{Duration: time.Minute}, WaitForReady: true}}}
+		change(&h)
+		return restore(v1alpha1.RestoreSpec{BackupName: "b", Hooks: []v1alpha1.RestoreHook{h}})
+	}
 	place := func(spec v1alpha1.BackupStorageLocationSpec) client.Object {
 		return &v1alpha1.BackupStorageLocation{Spec: spec}
 	}
@@ -40,7 +54,20 @@ func TestRefusedByTheAPI(t *testing.T) {
 			IncludedResources: []string{"pods"}, IncludedClusterScopedResources: []string{"*"},
 		}}), "cannot be combined with the fields that name resources of one scope"},
 		{"backup-ttl", backup(v1alpha1.BackupSpec{TTL: metav1.Duration{Duration: -time.Hour}}), "ttl is negative"},
+		{"backup-hook", hook(func(*v1alpha1.BackupHook) {}), ""},
+		{"backup-hook-idle", hook(func(h *v1alpha1.BackupHook) { h.Pre = nil }), "a hook without pre and post commands does nothing"},
+		{"backup-hook-no-name", hook(func(h *v1alpha1.BackupHook) { h.Name = "" }), "spec.hooks[0].name"},
+		{"backup-hook-no-program", hook(func(h *v1alpha1.BackupHook) { h.Pre[0].Command = []string{""} }), "the first element names the program"},
+		{"backup-hook-no-command", hook(func(h *v1alpha1.BackupHook) { h.Pre[0].Command = []string{} }), "spec.hooks[0].pre[0].command"},
+		{"backup-hook-hasty", hook(func(h *v1alpha1.BackupHook) { h.Pre[0].Timeout = &metav1.Duration{Duration: time.Millisecond} }), "between 1s and 24h"},
+		{"backup-hook-slow", hook(func(h *v1alpha1.BackupHook) { h.Pre[0].Timeout = &metav1.Duration{Duration: 25 * time.Hour} }), "between 1s and 24h"},
+		{"backup-hook-mode", hook(func(h *v1alpha1.BackupHook) { h.Pre[0].OnError = "Ignore" }), `Unsupported value: "Ignore"`},
+		{"backup-hook-many", hook(func(h *v1alpha1.BackupHook) { h.Post = slices.Repeat(h.Pre, 17) }), "must have at most 16 items"},
 		{"restore", restore(v1alpha1.RestoreSpec{BackupName: "b"}), ""},
+		{"restore-hook", restoreHook(func(*v1alpha1.RestoreHook) {}), ""},
+		{"restore-hook-idle", restoreHook(func(h *v1alpha1.RestoreHook) { h.Post = []v1alpha1.RestoreHookCommand{} }), "spec.hooks[0].post"},
+		{"restore-hook-no-program", restoreHook(func(h *v1alpha1.RestoreHook) { h.Post[0].Command = []string{""} }), "the first element names the program"},
+		{"restore-hook-hasty", restoreHook(func(h *v1alpha1.RestoreHook) { h.Post[0].WaitTimeout = &metav1.Duration{Duration: time.Millisecond} }), "between 1s and 24h"},
 		{"restore-of-nothing", restore(v1alpha1.RestoreSpec{}), "spec.backupName"},
 		{"restore-policy", restore(v1alpha1.RestoreSpec{BackupName: "b", ExistingResourcePolicy: "Replace"}), `Unsupported value: "Replace"`},
 		{"restore-wait", restore(v1alpha1.RestoreSpec{BackupName: "b", WaitTimeout: metav1.Duration{Duration: -1}}), "waitTimeout is negative"},

@@ -29,6 +29,10 @@ type BackupSpec struct {
 	// Volumes says what is done with the data of the claims that the backup holds. Where unset, the backup has no data of volumes.
 	// +optional
 	Volumes *VolumeSelection `json:"volumes,omitempty"`
+	// Hooks are commands that run in pods around the taking of their volumes' data. Annotations of a pod win over them.
+	// +optional
+	// +kubebuilder:validation:MaxItems=32
+	Hooks []BackupHook `json:"hooks,omitempty"`
 	// AlsoVersions are served versions that are archived beside the one that Kedge chooses, for targets that will not serve
 	// that one: "ingresses.v1beta1.extensions", "*.v1beta1.*".
 	// +optional

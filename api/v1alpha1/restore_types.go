@@ -85,6 +85,10 @@ type RestoreSpec struct {
 	// RequireSignature refuses a backup that no trusted key signed.
 	// +optional
 	RequireSignature bool `json:"requireSignature,omitempty"`
+	// Hooks are commands that run in restored pods. Annotations of a pod win over them.
+	// +optional
+	// +kubebuilder:validation:MaxItems=32
+	Hooks []RestoreHook `json:"hooks,omitempty"`
 	// WaitTimeout bounds each wait for readiness: a CRD's establishment, a webhook's backend. Zero means 5 minutes.
 	// +optional
 	WaitTimeout metav1.Duration `json:"waitTimeout,omitempty"`
@@ -109,6 +113,9 @@ type Transforms struct {
 	NodeSelectors map[string]string `json:"nodeSelectors,omitempty"`
 	// Zones maps availability zones in node selectors, node affinity, volumes and StorageClasses.
 	Zones map[string]string `json:"zones,omitempty"`
+	// FileSystems maps EFS file systems (fs-…) in volumes and StorageClasses. A volume that is mounted by an access point gets one like it
+	// on the new file system, where the backup has its files.
+	FileSystems map[string]string `json:"fileSystems,omitempty"`
 	// RoleARNs maps IAM role ARNs in service accounts' eks.amazonaws.com/role-arn annotation.
 	RoleARNs map[string]string `json:"roleARNs,omitempty"`
 	// LoadBalancerValues maps security groups, subnets, certificate ARNs in annotations of Services and Ingresses.

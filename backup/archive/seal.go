@@ -23,10 +23,16 @@ import (
 
 // content is what will be uploaded: the plaintext of every file, still in pieces.
 type content struct {
-	files map[string]io.Reader
+	files map[string]sizedReader
 	table table
 	items int
 	bytes int64
+}
+
+// sizedReader is a reader that knows how many bytes are left in it.
+type sizedReader interface {
+	io.Reader
+	Len() int
 }
 
 // seal uploads everything and commits. Files of an attempt that surely did not become a backup are removed.
@@ -162,7 +168,7 @@ func (w *Writer) layout(sum *Summary) (*content, error) {
 	if len(tableJSON) > maxTable || len(reportJSON) > maxReport {
 		return nil, fmt.Errorf("table of %d bytes, report of %d: %w", len(tableJSON), len(reportJSON), ErrTooLarge)
 	}
-	c.files = map[string]io.Reader{
+	c.files = map[string]sizedReader{
 		FileItems:  &assembly{spool: w.spool, parts: items},
 		FileIndex:  &assembly{spool: w.spool, parts: index},
 		FileLog:    &assembly{spool: w.spool, parts: logParts},
@@ -210,17 +216,17 @@ func (w *Writer) record(sum *Summary, c *content, files []File) *Record {
 }
 
 // upload encrypts and stores all files at once.
-func (w *Writer) upload(ctx context.Context, plain map[string]io.Reader) ([]File, error) {
+func (w *Writer) upload(ctx context.Context, plain map[string]sizedReader) ([]File, error) {
 	group, ctx := errgroup.WithContext(ctx)
 	names := slices.Sorted(maps.Keys(plain))
 	files := make([]File, len(names))
 	for i, name := range names {
 		group.Go(func() error {
-			sealed, err := age.EncryptReader(plain[name], w.recipient)
-			if err != nil {
+			h := &hashReader{sum: sha256.New(), about: sealedSize(plain[name].Len())}
+			var err error
+			if h.r, err = age.EncryptReader(plain[name], w.recipient); err != nil {
 				return fmt.Errorf("encrypt %s: %w", name, err)
 			}
-			h := &hashReader{r: sealed, sum: sha256.New()}
 			if err := w.put(ctx, name, h, -1); err != nil {
 				return err
 			}
@@ -313,11 +319,19 @@ func (w *Writer) discard(ctx context.Context) {
 
 // hashReader hashes and counts what passes.
 type hashReader struct {
-	r   io.Reader
-	sum hash.Hash
-	n   int64
-	eof bool
+	r     io.Reader
+	sum   hash.Hash
+	about int // bytes that will pass, or a little less
+	n     int64
+	eof   bool
 }
+
+// Len is about how much is left: a store that collects it makes room once.
+func (h *hashReader) Len() int { return max(0, h.about-int(h.n)) }
+
+// sealedSize is the size that n bytes have encrypted, rounded up: a header with one recipient (about 200 bytes), and a tag of 16 bytes for
+// each chunk (the age file format, C2SP).
+func sealedSize(n int) int { return 512 + n + 16*(n/ageChunk+1) }
 
 // Read implements io.Reader.
 func (h *hashReader) Read(p []byte) (int, error) {

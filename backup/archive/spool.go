@@ -121,6 +121,15 @@ func (a *assembly) Read(p []byte) (int, error) {
 	return n, nil
 }
 
+// Len is how many bytes are left.
+func (a *assembly) Len() int {
+	n := len(a.cur)
+	for _, p := range a.parts {
+		n += int(p.padding) + len(p.literal) + int(p.blob.size)
+	}
+	return n
+}
+
 func (a *assembly) next() error {
 	next := &a.parts[0]
 	switch {

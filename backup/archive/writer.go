@@ -90,8 +90,9 @@ type Writer struct {
 	stopped <-chan struct{}
 	free    chan *pending
 
-	items atomic.Int64
-	bytes atomic.Int64
+	items   atomic.Int64
+	bytes   atomic.Int64
+	freezes atomic.Int64 // that were noted
 
 	mu       sync.Mutex
 	sections map[sectionID]*Section
@@ -221,7 +222,7 @@ func (w *Writer) collect(ctx context.Context, fill func(context.Context, *Writer
 		if err != nil {
 			return nil, err
 		}
-		c := &compressor{w: w, enc: enc}
+		c := &compressor{w: w, enc: enc, out: make([]byte, 0, frameTarget/2)}
 		group.Go(c.run)
 	}
 	var summary *Summary
@@ -236,6 +237,7 @@ func (w *Writer) collect(ctx context.Context, fill func(context.Context, *Writer
 	if err := group.Wait(); err != nil {
 		return nil, err
 	}
+	w.free = nil // the upload needs the memory
 	if summary == nil {
 		return nil, fmt.Errorf("write backup %s/%s: %w: no summary", w.opts.Name, w.opts.UID, ErrInvalid)
 	}

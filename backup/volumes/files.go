@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync/atomic"
+	"maps"
+	"slices"
+	"sync"
 
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
@@ -47,61 +49,131 @@ func (t *Taker) provideFiles(v *taking) (why string) {
 	return ""
 }
 
-// copyFiles has movers copy the files of volumes, each storage once. known is how many volumes were taken otherwise.
-func (t *Taker) copyFiles(ctx context.Context, req Request, todo []*taking, known int, r *Result) error {
-	if len(todo) == 0 {
+// describeFolders records what folders of file systems are reached by, which a restore may have to make again. A backup is good without.
+func (t *Taker) describeFolders(ctx context.Context, others []*taking, r *Result) {
+	for _, p := range t.Providers {
+		folders, ok := p.(plugins.FolderProvider)
+		if !ok {
+			continue
+		}
+		of := map[string][]*taking{}
+		for _, v := range others {
+			if handle, ok := folders.Handle(v.pv); ok {
+				of[handle] = append(of[handle], v)
+			}
+		}
+		if len(of) == 0 {
+			continue
+		}
+		described, err := folders.Describe(ctx, slices.Sorted(maps.Keys(of)))
+		if err != nil {
+			r.Notes = append(r.Notes, fmt.Sprintf("what the volumes of %s are reached by is not recorded, so that a restore cannot make it again where it is gone: %v", folders.Name(), err))
+			continue
+		}
+		for handle, same := range of {
+			for _, v := range same {
+				v.source.Region, v.source.Attributes, v.source.Tags = described[handle].Region, described[handle].Attributes, described[handle].Tags
+			}
+		}
+	}
+}
+
+// fileCopies are the copies of files that movers make for one backup, each storage once.
+type fileCopies struct {
+	*Taker
+	req    Request
+	owner  mover.Owner
+	all    []*taking
+	known  int // volumes that were taken otherwise
+	result *Result
+	slots  chan struct{}
+
+	mu   sync.Mutex
+	of   map[string]mover.Result // by storage, those that were made
+	done int
+}
+
+func (t *Taker) fileCopies(req Request, all []*taking, known int, r *Result) *fileCopies {
+	return &fileCopies{
+		Taker: t, req: req, owner: mover.Owner{Label: mover.LabelBackup, UID: req.UID}, all: all, known: known, result: r,
+		slots: make(chan struct{}, moversAtOnce), of: map[string]mover.Result{},
+	}
+}
+
+// begin removes what an earlier attempt of this backup has left: it would be in the way.
+func (f *fileCopies) begin(ctx context.Context) error {
+	if len(f.all) == 0 {
 		return nil
 	}
-	owner := mover.Owner{Label: mover.LabelBackup, UID: req.UID}
-	// What an earlier attempt of this backup has left would be in the way.
-	if err := t.Mover.Sweep(ctx, owner); err != nil {
-		return err
-	}
+	return f.Mover.Sweep(ctx, f.owner)
+}
+
+// copy copies the storages of volumes, some at once.
+func (f *fileCopies) copy(ctx context.Context, todo []*taking) error {
 	byStorage := map[string][]*taking{}
 	var order []string
 	for _, v := range todo {
+		if v.err != nil {
+			continue
+		}
 		if byStorage[v.storage] == nil {
 			order = append(order, v.storage)
 		}
 		byStorage[v.storage] = append(byStorage[v.storage], v)
 	}
-	var done atomic.Int64
 	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(moversAtOnce)
-	results := make([]mover.Result, len(order))
-	for i, storage := range order {
+	for _, storage := range order {
 		g.Go(func() error {
-			same := byStorage[storage]
-			var err error
-			results[i], err = t.Mover.Copy(gctx, req.ClusterUID, mover.Task{Owner: owner, Storage: storage, Claim: same[0].claim.String(), PV: same[0].pv})
-			if ctx.Err() != nil {
-				return context.Cause(ctx)
+			select {
+			case f.slots <- struct{}{}:
+			case <-gctx.Done():
+				return context.Cause(gctx)
 			}
-			for _, v := range same {
-				if v.copyID, v.taken = results[i].Copy, results[i].Started; err != nil {
-					v.fail(ReasonCopyFailed, err)
-				}
-			}
-			if n := done.Add(int64(len(same))); t.Progress != nil {
-				t.Progress(known+int(n), known+len(todo))
-			}
-			return nil
+			defer func() { <-f.slots }()
+			return f.copyOne(gctx, byStorage[storage])
 		})
 	}
-	if err := g.Wait(); err != nil {
-		return err
+	return g.Wait()
+}
+
+// copyOne copies one storage for all claims that have it.
+func (f *fileCopies) copyOne(ctx context.Context, same []*taking) error {
+	result, err := f.Mover.Copy(ctx, f.req.ClusterUID, mover.Task{Owner: f.owner, Storage: same[0].storage, Claim: same[0].claim.String(), PV: same[0].pv})
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
-	if err := t.Mover.Sweep(ctx, owner); err != nil {
-		r.Notes = append(r.Notes, err.Error())
-	}
-	for i, storage := range order {
-		if n := results[i].Lacks(); n > 0 {
-			for _, v := range byStorage[storage] {
-				r.fail(v.claim, ReasonFilesMissing, "%s", lacking(&results[i], n))
-			}
+	for _, v := range same {
+		if v.copyID, v.taken = result.Copy, result.Started; err != nil {
+			v.fail(ReasonCopyFailed, err)
 		}
 	}
-	return t.confirm(ctx, req, todo)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.of[same[0].storage] = result
+	if f.done += len(same); f.Progress != nil {
+		f.Progress(f.known+f.done, f.known+len(f.all))
+	}
+	return nil
+}
+
+// finish copies what is left, and says what the copies lack.
+func (f *fileCopies) finish(ctx context.Context, left []*taking) error {
+	if len(f.all) == 0 {
+		return nil
+	}
+	if err := f.copy(ctx, left); err != nil {
+		return err
+	}
+	if err := f.Mover.Sweep(ctx, f.owner); err != nil {
+		f.result.Notes = append(f.result.Notes, err.Error())
+	}
+	for _, v := range f.all {
+		result := f.of[v.storage]
+		if n := result.Lacks(); n > 0 {
+			f.result.fail(v.claim, ReasonFilesMissing, "%s", lacking(&result, n))
+		}
+	}
+	return f.confirm(ctx, f.req, f.all)
 }
 
 // lacking says which files a copy is without.

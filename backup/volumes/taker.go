@@ -1,21 +1,21 @@
 package volumes
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 
 	"kedge.dev/kedge/api/v1alpha1"
 	"kedge.dev/kedge/backup/archive"
 	"kedge.dev/kedge/internal/kube"
 	"kedge.dev/kedge/plugins"
+	"kedge.dev/kedge/plugins/hooks"
 	"kedge.dev/kedge/volume/block"
 	"kedge.dev/kedge/volume/files"
 	"kedge.dev/kedge/volume/mover"
@@ -44,6 +44,8 @@ const (
 	ReasonSnapshotFailed = "VolumeSnapshotFailed" // the provider did not make the snapshot
 	ReasonCopyFailed     = "VolumeCopyFailed"
 	ReasonFilesMissing   = "VolumeFilesMissing" // the copy was made, but some files could not be read
+	ReasonHookFailed     = "HookFailed"         // a command in a pod failed, or could not be run
+	ReasonHookSkipped    = "HookSkipped"        // the pod does not run
 )
 
 // parallel is how many requests for snapshots are under way at once; the providers' own limits are theirs to obey.
@@ -65,6 +67,13 @@ type Taker struct {
 	// Progress tells how many of the volumes are done. It may be nil.
 	Progress func(done, total int)
 
+	// Hooks are the spec's; nil where it has none. Pods may have some all the same.
+	Hooks *hooks.Set
+	// Exec runs them; nil means that nobody can, so that each of them fails.
+	Exec hooks.Executor
+	// Freeze notes the pods that commands are about to run in, before the first of them, and gives what forgets the note, after the last. It may be nil.
+	Freeze func(ctx context.Context, uids []string) (forget func(context.Context) error, err error)
+
 	asked bool
 }
 
@@ -79,26 +88,45 @@ type Request struct {
 	Began    time.Time
 	Claims   []Claim
 	Policies *Policies
+	// Pods are those whose hooks run.
+	Pods []hooks.Pod
 }
 
 // Result is what became of the claims.
 type Result struct {
 	Volumes []archive.Volume
-	// Errors name claims whose data should be in the backup and is not; Skipped those that it was not asked of.
-	Errors, Skipped []archive.Remark
-	Notes           []string
+	// Errors name claims whose data should be in the backup and is not, and pods whose hooks failed; Skipped those that it was not asked of.
+	Errors, Warnings, Skipped []archive.Remark
+	Notes                     []string
+
+	mu sync.Mutex
 }
 
 func (r *Result) fail(c *Claim, reason, format string, args ...any) {
-	r.Errors = append(r.Errors, remark(c, reason, format, args...))
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.Errors = append(r.Errors, remark(c.Ref(), reason, format, args...))
 }
 
 func (r *Result) skip(c *Claim, reason, format string, args ...any) {
-	r.Skipped = append(r.Skipped, remark(c, reason, format, args...))
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.Skipped = append(r.Skipped, remark(c.Ref(), reason, format, args...))
 }
 
-func remark(c *Claim, reason, format string, args ...any) archive.Remark {
-	ref := c.Ref()
+// hook tells of a pod's hook that failed.
+func (r *Result) hook(p *hooks.Pod, mode v1alpha1.HookErrorMode, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	m := remark(p.Ref(), ReasonHookFailed, "%v", err)
+	if mode == v1alpha1.HookContinue {
+		r.Warnings = append(r.Warnings, m)
+	} else {
+		r.Errors = append(r.Errors, m)
+	}
+}
+
+func remark(ref plugins.Ref, reason, format string, args ...any) archive.Remark {
 	return archive.Remark{Ref: &ref, Resource: ref.GroupResource(), Reason: reason, Message: fmt.Sprintf(format, args...)}
 }
 
@@ -119,22 +147,34 @@ type taking struct {
 	reason   string
 }
 
-// Take takes the data of the claims. What fails for one claim is in the result; an error means that nothing can be said of any.
-// Snapshots that an earlier attempt of the same backup left are removed first.
+// Take takes the data of the claims, with the hooks of pods around it. What fails for one claim or pod is in the result; an error means that nothing
+// can be said of any. Snapshots that an earlier attempt of the same backup left are removed first.
 func (t *Taker) Take(ctx context.Context, req Request) (*Result, error) {
 	r := &Result{}
 	todo, err := t.plan(ctx, req, r)
-	if err != nil || len(todo) == 0 {
-		return r, err
+	if err != nil {
+		return nil, err
 	}
 	known, others := split(todo)
 	if len(known) > 0 { // else no provider is asked for anything: a cluster outside of its reach may have none that answers
 		t.asked = true
-		if err := t.takeKnown(ctx, req, known); err != nil {
+		if err := errors.Join(t.describe(ctx, known), t.forget(ctx, req)); err != nil {
 			return nil, err
 		}
 	}
-	if err := t.copyFiles(ctx, req, others, len(known), r); err != nil {
+	t.describeFolders(ctx, others, r)
+	copies := t.fileCopies(req, others, len(known), r)
+	if err := copies.begin(ctx); err != nil {
+		return nil, err
+	}
+	free, err := t.freeze(ctx, req, todo, copies)
+	if err != nil {
+		return nil, err
+	}
+	if err := t.finishKnown(ctx, req, known); err != nil {
+		return nil, err
+	}
+	if err := copies.finish(ctx, free); err != nil {
 		return nil, err
 	}
 	for _, v := range todo {
@@ -147,24 +187,18 @@ func (t *Taker) Take(ctx context.Context, req Request) (*Result, error) {
 	return r, nil
 }
 
-// takeKnown takes the data of volumes that a provider knows.
-func (t *Taker) takeKnown(ctx context.Context, req Request, todo []*taking) error {
-	if err := t.describe(ctx, todo); err != nil {
+// finishKnown follows the snapshots to their completion, and makes the copies that are made of them.
+func (t *Taker) finishKnown(ctx context.Context, req Request, known []*taking) error {
+	if len(known) == 0 {
+		return nil
+	}
+	if err := t.wait(ctx, known); err != nil {
 		return err
 	}
-	if err := t.forget(ctx, req); err != nil {
+	if err := t.copies(ctx, req, known); err != nil {
 		return err
 	}
-	if err := t.snapshot(ctx, req, todo); err != nil {
-		return err
-	}
-	if err := t.wait(ctx, todo); err != nil {
-		return err
-	}
-	if err := t.copies(ctx, req, todo); err != nil {
-		return err
-	}
-	return t.tidy(ctx, req, todo)
+	return t.tidy(ctx, req, known)
 }
 
 // tidy removes the snapshots of this attempt that came to nothing: of a group that failed in part, of a volume that could not be copied. No
@@ -189,6 +223,14 @@ func (v *taking) fail(reason string, err error) {
 	if v.err == nil {
 		v.err, v.reason = err, reason
 	}
+}
+
+// unit is the storage behind the claim: several claims may have one.
+func (v *taking) unit() string {
+	if v.storage != "" {
+		return "files/" + v.storage
+	}
+	return v.provider.Name() + "/" + v.handle
 }
 
 func (v *taking) row() archive.Volume {
@@ -360,158 +402,4 @@ func removeIf(ctx context.Context, providers []plugins.VolumeProvider, tags map[
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// snapshot asks for all snapshots, those of one machine together.
-func (t *Taker) snapshot(ctx context.Context, req Request, todo []*taking) error {
-	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(parallel)
-	for _, group := range groups(todo) {
-		g.Go(func() error {
-			err := t.snapshotGroup(gctx, req, group)
-			if err != nil && len(group) > 1 && gctx.Err() == nil {
-				// One volume that cannot be taken must not cost the others their snapshot: each for itself.
-				for _, v := range group {
-					if err := t.snapshotGroup(gctx, req, []*taking{v}); err != nil {
-						v.fail(ReasonSnapshotFailed, err)
-					}
-				}
-			} else if err != nil {
-				group[0].fail(ReasonSnapshotFailed, err)
-			}
-			return context.Cause(gctx)
-		})
-	}
-	return g.Wait()
-}
-
-// groups puts together what is frozen together: the volumes of one machine. Several claims of one volume share its snapshot.
-func groups(todo []*taking) [][]*taking {
-	byKey := map[string][]*taking{}
-	for _, v := range todo {
-		if v.err == nil {
-			key := v.provider.Name() + "/" + cmp.Or(v.source.AttachedTo, v.handle)
-			byKey[key] = append(byKey[key], v)
-		}
-	}
-	out := make([][]*taking, 0, len(byKey))
-	for _, group := range byKey {
-		slices.SortFunc(group, func(a, b *taking) int {
-			return cmp.Or(cmp.Compare(a.handle, b.handle), cmp.Compare(a.claim.String(), b.claim.String()))
-		})
-		out = append(out, group)
-	}
-	slices.SortFunc(out, func(a, b []*taking) int { return cmp.Compare(a[0].handle, b[0].handle) })
-	return out
-}
-
-func (t *Taker) snapshotGroup(ctx context.Context, req Request, group []*taking) error {
-	provider := group[0].provider.(plugins.VolumeSnapshotter) // provide has looked
-	ask := plugins.SnapshotRequest{
-		Token: fmt.Sprintf("%s/%s/%s/%d", req.UID, req.Attempt, group[0].handle, len(group)),
-		Tags: map[string]string{
-			TagLocation: req.LocationID, TagBackup: req.Name, TagUID: req.UID, TagAttempt: req.Attempt, TagCluster: req.ClusterUID,
-		},
-		ByHandle: map[string]map[string]string{},
-	}
-	for _, v := range group {
-		if ask.ByHandle[v.handle] == nil {
-			ask.Handles = append(ask.Handles, v.handle)
-			ask.ByHandle[v.handle] = map[string]string{TagClaim: v.claim.String(), TagRole: RoleBase}
-		}
-		if v.method.Snapshots() { // of one claim of the volume at least: the backup keeps the snapshot
-			delete(ask.ByHandle[v.handle], TagRole)
-		}
-	}
-	at := t.Now()
-	made, err := provider.Snapshot(ctx, ask)
-	if err != nil {
-		return err
-	}
-	byHandle := map[string]plugins.Snapshot{}
-	for _, s := range made {
-		byHandle[s.Handle] = s
-	}
-	for _, v := range group {
-		s, ok := byHandle[v.handle]
-		if !ok {
-			return fmt.Errorf("take a snapshot of %s: %s gave none", v.handle, provider.Name())
-		}
-		v.snapshot, v.taken = s, at
-	}
-	return nil
-}
-
-// The pauses between two looks at snapshots that are not completed yet.
-const (
-	firstPause = time.Second
-	lastPause  = 15 * time.Second
-	// maxBlindLooks is how often in a row a provider may fail to answer, beyond the retries of its own, before its snapshots are given up.
-	maxBlindLooks = 20
-	// maxMissed is how many looks in a row may not see a snapshot: a service may show a new one late ("Eventual consistency" of the EC2 API
-	// Reference).
-	maxMissed = 8
-)
-
-// wait follows the snapshots until each is completed or has failed.
-func (t *Taker) wait(ctx context.Context, todo []*taking) error {
-	blind := map[plugins.VolumeSnapshotter]int{}
-	for pause := firstPause; ; pause = min(pause*3/2, lastPause) {
-		open := map[plugins.VolumeSnapshotter][]string{}
-		done := 0
-		for _, v := range todo {
-			if v.err != nil || v.snapshot.State == plugins.SnapshotCompleted {
-				done++
-				continue
-			}
-			p := v.provider.(plugins.VolumeSnapshotter) // provide has looked
-			open[p] = append(open[p], v.snapshot.ID)
-		}
-		if t.Progress != nil {
-			t.Progress(done, len(todo))
-		}
-		if len(open) == 0 {
-			return nil
-		}
-		if err := t.Sleep(ctx, pause); err != nil {
-			return err
-		}
-		for p, ids := range open {
-			slices.Sort(ids)
-			states, err := p.DescribeSnapshots(ctx, slices.Compact(ids))
-			if ctx.Err() != nil {
-				return context.Cause(ctx)
-			}
-			if blind[p]++; err == nil {
-				blind[p] = 0
-			}
-			if err != nil && blind[p] < maxBlindLooks && !errors.Is(err, plugins.ErrAccess) && !errors.Is(err, plugins.ErrConfig) {
-				continue
-			}
-			update(p, states, err, todo)
-		}
-	}
-}
-
-// update notes the state of a provider's snapshots, or why it cannot be had.
-func update(p plugins.VolumeSnapshotter, states map[string]plugins.Snapshot, err error, todo []*taking) {
-	for _, v := range todo {
-		if v.err != nil || v.provider != plugins.VolumeProvider(p) || v.snapshot.State == plugins.SnapshotCompleted {
-			continue
-		}
-		s, ok := states[v.snapshot.ID]
-		switch {
-		case err != nil:
-			v.fail(ReasonSnapshotFailed, err)
-		case !ok && v.missed < maxMissed:
-			v.missed++
-		case !ok:
-			v.fail(ReasonSnapshotFailed, fmt.Errorf("snapshot %s of %s is gone: somebody deleted it", v.snapshot.ID, v.handle))
-		case s.State == plugins.SnapshotFailed:
-			v.fail(ReasonSnapshotFailed, fmt.Errorf("snapshot %s of %s failed: %s", s.ID, v.handle, s.Message))
-		default:
-			v.missed = 0
-			v.snapshot.State, v.snapshot.Progress = s.State, s.Progress
-		}
-	}
 }

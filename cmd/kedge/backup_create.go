@@ -17,6 +17,7 @@ import (
 	"kedge.dev/kedge/backup/archive"
 	"kedge.dev/kedge/backup/volumes"
 	"kedge.dev/kedge/internal/term"
+	"kedge.dev/kedge/plugins/hooks"
 	"kedge.dev/kedge/plugins/selection"
 	"kedge.dev/kedge/server/location"
 	"kedge.dev/kedge/volume/repository"
@@ -161,6 +162,9 @@ func (a *app) completeBackup(f *backupFlags, name string) error {
 	if _, err := volumes.Compile(f.object.Spec.Volumes); err != nil {
 		return usageError(fmt.Errorf("create backup: %w", err), "")
 	}
+	if _, err := hooks.Compile(f.object.Spec.Hooks); err != nil {
+		return usageError(fmt.Errorf("create backup: %w", err), "")
+	}
 	return nil
 }
 
@@ -195,6 +199,9 @@ func (a *app) createBackup(ctx context.Context, c *config, name string, f *backu
 		return err
 	}
 	engine.Kube = client
+	if engine.Exec, err = a.commands(); err != nil {
+		return err
+	}
 	if f.object.Name == "" {
 		f.object.Name = generatedName(cluster, a.env.Now())
 	}

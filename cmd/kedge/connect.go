@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"kedge.dev/kedge/internal/kube"
+	"kedge.dev/kedge/internal/podexec"
 )
 
 // cluster connects to the cluster that the flags name, and says what the kubeconfig calls it.
@@ -27,6 +28,19 @@ func (a *app) cluster(maxInFlight int) (*kube.Client, string, error) {
 		return nil, "", usageError(fmt.Errorf("connect to the cluster: %w", err), "")
 	}
 	return client, name, nil
+}
+
+// commands runs commands in pods of the cluster that the flags name.
+func (a *app) commands() (*podexec.Client, error) {
+	cfg, _, err := a.kube.resolve()
+	if err != nil {
+		return nil, err
+	}
+	client, err := podexec.New(cfg)
+	if err != nil {
+		return nil, usageError(fmt.Errorf("connect to the cluster: %w", err), "")
+	}
+	return client, nil
 }
 
 // throttleNotice is the wait from which a person is told about it.

@@ -44,6 +44,9 @@ func (a *app) openRestore(ctx context.Context, c *config, spec v1alpha1.RestoreS
 	if engine.Mover, err = a.mover(client, f.object.Name); err != nil {
 		return nil, err
 	}
+	if engine.Exec, err = a.commands(); err != nil {
+		return nil, err
+	}
 	return &restoreRun{engine: engine, found: f, cluster: cluster}, nil
 }
 

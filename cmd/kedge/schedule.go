@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"kedge.dev/kedge/api/v1alpha1"
+	"kedge.dev/kedge/plugins/hooks"
 	"kedge.dev/kedge/plugins/selection"
 )
 
@@ -168,6 +169,9 @@ func (a *app) completeSchedule(f *scheduleFlags, args []string) error {
 	}
 	if _, err := selection.Compile(s.Template.Spec.Selection); err != nil {
 		return usageError(err, "")
+	}
+	if _, err := hooks.Compile(s.Template.Spec.Hooks); err != nil {
+		return usageError(fmt.Errorf("spec.template.%w", err), "")
 	}
 	return nil
 }

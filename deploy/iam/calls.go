@@ -7,22 +7,26 @@ type Scope int
 
 // The scopes.
 const (
-	Bucket      Scope = iota // the bucket itself
-	Object                   // what is below the location's prefix
-	BucketKey                // the KMS key of the bucket's own encryption
-	LocationKey              // the KMS key that wraps the location's private key
-	Account                  // what EC2 describes
-	AnyVolume                // volumes of which snapshots are taken
-	AnyInstance              // machines of whose volumes snapshots are taken
-	AnySnapshot              // snapshots of which volumes are made; other accounts may share them, without tags
-	NewSnapshot              // snapshots that are being made, with our tag
-	NewVolume                // volumes that are being made, with our tag
-	TagSnapshot              // the tags of snapshots that are being made
-	TagVolume                // the tags of volumes that are being made
-	OwnSnapshot              // snapshots with our tag
-	OwnVolume                // volumes with our tag
-	VolumeKey                // the KMS key of volumes
-	VolumeGrant              // grants on it that are for EC2 alone
+	Bucket         Scope = iota // the bucket itself
+	Object                      // what is below the location's prefix
+	BucketKey                   // the KMS key of the bucket's own encryption
+	LocationKey                 // the KMS key that wraps the location's private key
+	Account                     // what EC2 describes
+	AnyVolume                   // volumes of which snapshots are taken
+	AnyInstance                 // machines of whose volumes snapshots are taken
+	AnySnapshot                 // snapshots of which volumes are made; other accounts may share them, without tags
+	NewSnapshot                 // snapshots that are being made, with our tag
+	NewVolume                   // volumes that are being made, with our tag
+	TagSnapshot                 // the tags of snapshots that are being made
+	TagVolume                   // the tags of volumes that are being made
+	OwnSnapshot                 // snapshots with our tag
+	OwnVolume                   // volumes with our tag
+	FileSystem                  // file systems, whose access points are looked up
+	AccessPoint                 // access points that are looked up
+	NewAccessPoint              // file systems that get an access point, with our tag
+	TagAccessPoint              // the tags of access points that are being made
+	VolumeKey                   // the KMS key of volumes
+	VolumeGrant                 // grants on it that are for EC2 alone
 )
 
 // When says for which locations a right is needed.
@@ -48,7 +52,7 @@ type Right struct {
 
 // Call is an operation of the AWS SDK that Kedge uses, and what it takes.
 type Call struct {
-	// Name is the SDK's: "PutObject"; those of other services are "kms Encrypt", "ec2 CreateVolume", "ebs StartSnapshot".
+	// Name is the SDK's: "PutObject"; those of other services are "kms Encrypt", "ec2 CreateVolume", "ebs StartSnapshot", "efs CreateAccessPoint".
 	Name   string
 	For    string
 	Rights []Right

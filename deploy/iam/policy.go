@@ -105,7 +105,8 @@ func (l *Location) statement(scope Scope) Statement {
 		s.Sid, s.Resource = "KedgeObjects", bucket+"/"+strings.TrimPrefix(l.Prefix+"/*", "/")
 	case BucketKey:
 		s.Sid, s.Resource = "KedgeBucketKey", l.BucketKey
-	case Account, AnyVolume, AnyInstance, AnySnapshot, NewSnapshot, NewVolume, TagSnapshot, TagVolume, OwnSnapshot, OwnVolume, VolumeKey, VolumeGrant: // of volumes
+	case Account, AnyVolume, AnyInstance, AnySnapshot, NewSnapshot, NewVolume, TagSnapshot, TagVolume, OwnSnapshot, OwnVolume,
+		FileSystem, AccessPoint, NewAccessPoint, TagAccessPoint, VolumeKey, VolumeGrant: // of volumes
 	case LocationKey:
 		s.Sid, s.Resource = "KedgeLocationKey", l.LocationKey
 		s.Condition = map[string]map[string][]string{"StringEquals": {"kms:EncryptionContext:kedge.dev/purpose": {"location-key"}}}

@@ -23,11 +23,11 @@ func ParseVolumes(text string) (Volumes, bool) {
 	return NoVolumes, false
 }
 
-// tokenTag is on every snapshot and volume that Kedge makes, from the moment it is made (ebs.TokenTag).
+// tokenTag is on every snapshot, volume and access point that Kedge makes, from the moment it is made (ebs.TokenTag, efs.TokenTag).
 const tokenTag = "kedge.dev/token" //nolint:gosec // the name of a tag
 
-// VolumeCalls is the table of plugins/ebs ("Actions, resources, and condition keys" of Amazon EC2, Amazon Elastic Block Store and AWS KMS in the
-// Service Authorization Reference; "Required permissions" of Amazon EBS encryption, EBS User Guide).
+// VolumeCalls is the table of plugins/ebs and plugins/efs ("Actions, resources, and condition keys" of Amazon EC2, Amazon Elastic Block Store, Amazon
+// Elastic File System and AWS KMS in the Service Authorization Reference; "Required permissions" of Amazon EBS encryption, EBS User Guide).
 var VolumeCalls = []Call{
 	{"ec2 DescribeVolumes", "what volumes are like, and whether they can be used", []Right{{"ec2:DescribeVolumes", Account, Snapshots, false}}},
 	{"ec2 DescribeInstances", "which volumes a machine has, to take them at one moment", []Right{{"ec2:DescribeInstances", Account, Snapshots, true}}},
@@ -55,6 +55,12 @@ var VolumeCalls = []Call{
 	}},
 	{"ebs PutSnapshotBlock", "restoring a copy", []Right{{"ebs:PutSnapshotBlock", OwnSnapshot, Copies, false}, {"kms:Decrypt", VolumeKey, Copies, false}}},
 	{"ebs CompleteSnapshot", "restoring a copy", []Right{{"ebs:CompleteSnapshot", OwnSnapshot, Copies, false}}},
+	{"efs DescribeAccessPoints", "what EFS volumes are mounted by", []Right{
+		{"elasticfilesystem:DescribeAccessPoints", FileSystem, Copies, false}, {"elasticfilesystem:DescribeAccessPoints", AccessPoint, Copies, false},
+	}},
+	{"efs CreateAccessPoint", "an access point like one that is gone, or on another file system", []Right{
+		{"elasticfilesystem:CreateAccessPoint", NewAccessPoint, Copies, false}, {"elasticfilesystem:TagResource", TagAccessPoint, Copies, false},
+	}},
 }
 
 // volumeScopes are the frames of what is allowed for volumes: the resource after the partition, the name of the statement, its condition.
@@ -73,6 +79,12 @@ var volumeScopes = []struct {
 	{TagVolume, "KedgeTagNewVolumes", "ec2:*:*:volume/*", during("CreateVolume")},
 	{OwnSnapshot, "KedgeOwnSnapshots", "ec2:*::snapshot/*", ownTags()},
 	{OwnVolume, "KedgeOwnVolumes", "ec2:*:*:volume/*", tagged("aws:ResourceTag/")},
+	{FileSystem, "KedgeFileSystems", "elasticfilesystem:*:*:file-system/*", nil},
+	{AccessPoint, "KedgeAccessPoints", "elasticfilesystem:*:*:access-point/*", nil},
+	{NewAccessPoint, "KedgeNewAccessPoints", "elasticfilesystem:*:*:file-system/*", tagged("aws:RequestTag/")},
+	{TagAccessPoint, "KedgeTagNewAccessPoints", "elasticfilesystem:*:*:access-point/*", map[string]map[string][]string{
+		"StringEquals": {"elasticfilesystem:CreateAction": {"CreateAccessPoint"}},
+	}},
 }
 
 // tagged asks for our tag, whatever its value.

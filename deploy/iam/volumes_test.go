@@ -68,6 +68,10 @@ func TestVolumesAreGuarded(t *testing.T) {
 				guarded = own || len(s.Condition["StringEquals"]["ec2:CreateAction"]) > 0
 			case name == "CreateSnapshot" || name == "CreateSnapshots" || name == "StartSnapshot":
 				guarded = made || !strings.HasSuffix(s.Resource, "snapshot/*")
+			case name == "CreateAccessPoint":
+				guarded = made
+			case name == "TagResource":
+				guarded = len(s.Condition["StringEquals"]["elasticfilesystem:CreateAction"]) > 0
 			case name == "CreateVolume":
 				guarded = made || strings.HasSuffix(s.Resource, "snapshot/*")
 			case name == "CreateGrant":
@@ -89,9 +93,9 @@ func TestVolumesAreGuarded(t *testing.T) {
 	}
 }
 
-// TestVolumeCallsAreThoseOfTheSource holds the table against what plugins/ebs calls.
+// TestVolumeCallsAreThoseOfTheSource holds the table against what plugins/ebs and plugins/efs call.
 func TestVolumeCallsAreThoseOfTheSource(t *testing.T) {
-	sources, err := filepath.Glob("../../plugins/ebs/*.go")
+	sources, err := filepath.Glob("../../plugins/e[bf]s/*.go")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,14 +108,14 @@ func TestVolumeCallsAreThoseOfTheSource(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, call := range regexp.MustCompile(`p\.(ec2|direct)\.([A-Z]\w+)\(`).FindAllStringSubmatch(string(source), -1) {
-			called[map[string]string{"ec2": "ec2 ", "direct": "ebs "}[call[1]]+call[2]] = true
+		for _, call := range regexp.MustCompile(`p\.(ec2|direct|client)\.([A-Z]\w+)\(`).FindAllStringSubmatch(string(source), -1) {
+			called[map[string]string{"ec2": "ec2 ", "direct": "ebs ", "client": "efs "}[call[1]]+call[2]] = true
 		}
-		for _, call := range regexp.MustCompile(`aws(ec2|ebs)\.New(\w+)Paginator\(`).FindAllStringSubmatch(string(source), -1) {
+		for _, call := range regexp.MustCompile(`aws(ec2|ebs|efs)\.New(\w+)Paginator\(`).FindAllStringSubmatch(string(source), -1) {
 			called[call[1]+" "+call[2]] = true
 		}
 		// Every call has an input; one that goes another way than the lines above see is found by it.
-		for _, input := range regexp.MustCompile(`aws(ec2|ebs)\.(\w+)Input\{`).FindAllStringSubmatch(string(source), -1) {
+		for _, input := range regexp.MustCompile(`aws(ec2|ebs|efs)\.(\w+)Input\{`).FindAllStringSubmatch(string(source), -1) {
 			made[input[1]+" "+input[2]] = name
 		}
 	}

@@ -190,6 +190,20 @@ func TestTransport(t *testing.T) {
 	if server.n != len(methods)+2 {
 		t.Errorf("the server had %d requests", server.n)
 	}
+	// A command in a pod begins with a GET where it is asked for by WebSocket.
+	for path, want := range map[string]error{"/api/v1/namespaces/shop/pods/db/exec": ErrShut, "/api/v1/namespaces/shop/pods/exec": nil, "/bucket/exec": nil} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://server"+path, http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := rt.RoundTrip(req)
+		if err == nil {
+			err = resp.Body.Close()
+		}
+		if !errors.Is(err, want) {
+			t.Errorf("GET %s through a shut gate: %v", path, err)
+		}
+	}
 	if (*Gate)(nil).Transport(server) != http.RoundTripper(server) {
 		t.Error("no gate is in the way")
 	}

@@ -3,6 +3,7 @@ package gate
 import (
 	"context"
 	"net/http"
+	"strings"
 )
 
 // Transport sends requests that change something only through the gate; it is asked right before each is handed to next. Reading is free.
@@ -19,7 +20,7 @@ type transport struct {
 }
 
 func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
-	if !Reads(req.Method) {
+	if !Reads(req.Method) || runs(req) {
 		if err := t.pass(req.Context()); err != nil {
 			if req.Body != nil {
 				_ = req.Body.Close() // the contract of RoundTrip
@@ -40,4 +41,11 @@ func Reads(method string) bool {
 		return true
 	}
 	return false
+}
+
+// runs says whether a request to an API server runs a command in a pod: where it is made by WebSocket it begins with a GET.
+func runs(req *http.Request) bool {
+	_, rest, ok := strings.Cut(req.URL.Path, "/api/v1/namespaces/")
+	parts := strings.Split(rest, "/") // <namespace>/pods/<name>/exec
+	return ok && len(parts) == 4 && parts[1] == "pods" && parts[3] == "exec"
 }

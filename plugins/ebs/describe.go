@@ -58,7 +58,7 @@ func (p *Provider) volumes(ctx context.Context, ids []string) (map[string]types.
 }
 
 func (p *Provider) filterVolumes(ctx context.Context, filters ...types.Filter) (found []types.Volume, err error) {
-	pages := awsec2.NewDescribeVolumesPaginator(p.ec2, &awsec2.DescribeVolumesInput{
+	pages := awsec2.NewDescribeVolumesPaginator(p.ec2.DescribeVolumes, &awsec2.DescribeVolumesInput{
 		Filters: filters, MaxResults: aws.Int32(pageSize),
 		IncludeManagedResources: aws.Bool(true), // EKS Auto Mode's may be hidden
 	})
@@ -240,7 +240,7 @@ func (p *Provider) snapshots(ctx context.Context, filters ...types.Filter) ([]ty
 		in.OwnerIds = []string{"self"}
 	}
 	var found []types.Snapshot
-	pages := awsec2.NewDescribeSnapshotsPaginator(p.ec2, in)
+	pages := awsec2.NewDescribeSnapshotsPaginator(p.ec2.DescribeSnapshots, in)
 	for pages.HasMorePages() {
 		page, err := pages.NextPage(ctx)
 		if err != nil {

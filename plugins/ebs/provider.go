@@ -65,7 +65,7 @@ type Options struct {
 
 // Provider is EBS in one region with one identity. It implements plugins.BlockSnapshots.
 type Provider struct {
-	ec2    *awsec2.Client
+	ec2    calls
 	direct *awsebs.Client
 	region string
 	once   aws.Retryer // for calls that are not to be performed twice
@@ -91,7 +91,7 @@ func New(cfg aws.Config, opts Options) (*Provider, error) {
 	}
 	retryer := awsconf.NewRetryer(opts.MaxAttempts, retried...)
 	p.once = once{retryer}
-	p.ec2 = awsec2.NewFromConfig(cfg, func(o *awsec2.Options) { o.Retryer = retryer })
+	p.ec2 = callsOf(awsec2.NewFromConfig(cfg, func(o *awsec2.Options) { o.Retryer = retryer }))
 	p.direct = awsebs.NewFromConfig(cfg, func(o *awsebs.Options) { o.Retryer = retryer })
 	return p, nil
 }

@@ -78,6 +78,7 @@ func Compile(opts Options) (*Pipeline, error) {
 		{"images", t.Images, imageRules, images},
 		{"nodeSelectors", t.NodeSelectors, nodeSelectorRules, nodeSelectors},
 		{"zones", t.Zones, zoneRules, zones},
+		{"fileSystems", t.FileSystems, fileSystemRules, fileSystems},
 		{"roleARNs", t.RoleARNs, roleRules, roleARNs},
 		{"loadBalancerValues", t.LoadBalancerValues, mappingRules{prefixes: true}, loadBalancerValues},
 	} {

@@ -1,6 +1,7 @@
 package transform
 
 import (
+	"strings"
 	"testing"
 
 	"kedge.dev/kedge/api/v1alpha1"
@@ -151,6 +152,47 @@ func TestZones(t *testing.T) {
 			[]string{`spec.other holds "us-east-1a"`},
 		},
 	})
+}
+
+func TestFileSystems(t *testing.T) {
+	p := compile(t, Options{Transforms: &v1alpha1.Transforms{FileSystems: map[string]string{"fs-0123456789abcdef0": "fs-0fedcba9876543210"}}})
+	run(t, p, []example{
+		{
+			"a volume", "persistentvolumes",
+			`{metadata: {name: v}, spec: {csi: {driver: efs.csi.aws.com, volumeHandle: fs-0123456789abcdef0}}}`,
+			`{metadata: {name: v}, spec: {csi: {driver: efs.csi.aws.com, volumeHandle: fs-0fedcba9876543210}}}`, nil,
+		},
+		{
+			"a folder", "persistentvolumes",
+			`{metadata: {name: v}, spec: {csi: {driver: efs.csi.aws.com, volumeHandle: "efs:fs-0123456789abcdef0:/a"}}}`,
+			`{metadata: {name: v}, spec: {csi: {driver: efs.csi.aws.com, volumeHandle: "efs:fs-0fedcba9876543210:/a"}}}`, nil,
+		},
+		{
+			"an access point", "persistentvolumes",
+			`{metadata: {name: v}, spec: {csi: {driver: efs.csi.aws.com, volumeHandle: "fs-0123456789abcdef0::fsap-1"}}}`, "",
+			[]string{"names access point fsap-1 of fs-0123456789abcdef0, which fs-0fedcba9876543210 does not have"},
+		},
+		{
+			"another file system", "persistentvolumes",
+			`{metadata: {name: v}, spec: {csi: {driver: efs.csi.aws.com, volumeHandle: fs-0123456789abcdef01}}}`, "", nil,
+		},
+		{
+			"another driver", "persistentvolumes",
+			`{metadata: {name: v}, spec: {csi: {driver: fsx.csi.aws.com, volumeHandle: fs-0123456789abcdef0}}}`, "", nil,
+		},
+		{
+			"a class", "storageclasses.storage.k8s.io",
+			`{metadata: {name: s}, provisioner: efs.csi.aws.com, parameters: {provisioningMode: efs-ap, fileSystemId: fs-0123456789abcdef0}}`,
+			`{metadata: {name: s}, provisioner: efs.csi.aws.com, parameters: {provisioningMode: efs-ap, fileSystemId: fs-0fedcba9876543210}}`, nil,
+		},
+		{
+			"a class of another driver", "storageclasses.storage.k8s.io",
+			`{metadata: {name: s}, provisioner: fsx.csi.aws.com, parameters: {fileSystemId: fs-0123456789abcdef0}}`, "", nil,
+		},
+	})
+	if _, err := Compile(Options{Transforms: &v1alpha1.Transforms{FileSystems: map[string]string{"fs-0123456789abcdef0": "vol-1"}}}); err == nil || !strings.Contains(err.Error(), `transforms.fileSystems["fs-0123456789abcdef0"]`) {
+		t.Errorf("a volume for a file system gives %v", err)
+	}
 }
 
 func TestImpliedRegions(t *testing.T) {

@@ -46,6 +46,8 @@ type Filler struct {
 	Mover *mover.Mover
 	// Zones are those in which the target has machines; empty where that is not known.
 	Zones []string
+	// MapFileSystems says on which file system folders of another one go, as the user wants it.
+	MapFileSystems map[string]string
 	// MapZones says in which zone volumes of a zone are made, as the user wants it.
 	MapZones map[string]string
 
@@ -60,6 +62,10 @@ type Request struct {
 	Token string
 	Row   archive.Volume
 	Tags  map[string]string
+	// KeepFiles leaves the files of a folder as they are: only the way to it is seen to.
+	KeepFiles bool
+	// Note is told what the user should know of a volume that is restored all the same. It may be nil.
+	Note func(text string)
 }
 
 // Fill makes a volume with the data that the row tells of, and makes pv, in place, the PersistentVolume of it. With an error pv is as it
@@ -67,7 +73,7 @@ type Request struct {
 // which it was.
 func (f *Filler) Fill(ctx context.Context, req Request, pv *corev1.PersistentVolume) (made plugins.Volume, from string, err error) {
 	if req.Row.CopyKind == files.Kind {
-		made, err = f.fillFiles(ctx, req, pv)
+		made, err = f.fillFolder(ctx, req, pv)
 		return made, "copy " + req.Row.CopyID, err
 	}
 	provider, err := f.provider(&req.Row)

@@ -18,6 +18,7 @@ import (
 	"kedge.dev/kedge/api/v1alpha1"
 	"kedge.dev/kedge/backup/archive"
 	"kedge.dev/kedge/backup/volumes"
+	"kedge.dev/kedge/plugins/hooks"
 	"kedge.dev/kedge/plugins/selection"
 	"kedge.dev/kedge/server/attempts"
 	"kedge.dev/kedge/server/location"
@@ -187,6 +188,9 @@ func (r *Reconciler) check(b *v1alpha1.Backup) error {
 		return outcome.Stalled("InvalidSpec", fmt.Errorf("read the spec: %w", err))
 	}
 	if _, err := volumes.Compile(b.Spec.Volumes); err != nil {
+		return outcome.Stalled("InvalidSpec", fmt.Errorf("read the spec: %w", err))
+	}
+	if _, err := hooks.Compile(b.Spec.Hooks); err != nil {
 		return outcome.Stalled("InvalidSpec", fmt.Errorf("read the spec: %w", err))
 	}
 	if b.Spec.TTL.Duration < 0 {

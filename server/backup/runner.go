@@ -14,6 +14,7 @@ import (
 	"kedge.dev/kedge/backup"
 	"kedge.dev/kedge/backup/archive"
 	"kedge.dev/kedge/internal/kube"
+	"kedge.dev/kedge/internal/podexec"
 	"kedge.dev/kedge/plugins"
 	"kedge.dev/kedge/server/location"
 	"kedge.dev/kedge/server/metrics"
@@ -92,7 +93,12 @@ func (r *Runner) engine(ctx context.Context, b *v1alpha1.Backup, place *location
 	if err != nil {
 		return nil, fmt.Errorf("connect to the cluster: %w", err)
 	}
-	as, err := kube.New(As(r.Config, b.Namespace, b.Spec.ServiceAccountName), r.KubeOptions)
+	account := As(r.Config, b.Namespace, b.Spec.ServiceAccountName)
+	as, err := kube.New(account, r.KubeOptions)
+	if err != nil {
+		return nil, fmt.Errorf("connect to the cluster: %w", err)
+	}
+	commands, err := podexec.New(account)
 	if err != nil {
 		return nil, fmt.Errorf("connect to the cluster: %w", err)
 	}
@@ -102,6 +108,7 @@ func (r *Runner) engine(ctx context.Context, b *v1alpha1.Backup, place *location
 		providers, unconfigured = place.BackupProviders(ctx)
 	}
 	return &backup.Engine{
+		Exec:      commands,
 		Mover:     r.Movers.With(own, place.Object.Name, r.Now),
 		Providers: providers, Unconfigured: unconfigured, Repository: place.Repository,
 		Kube: as, Look: own, Open: backup.At(place.Archive), PublicKey: place.Object.Spec.PublicKey, Signer: signer,

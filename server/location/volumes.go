@@ -14,6 +14,7 @@ import (
 	"kedge.dev/kedge/internal/gate"
 	"kedge.dev/kedge/plugins"
 	"kedge.dev/kedge/plugins/ebs"
+	"kedge.dev/kedge/plugins/efs"
 	"kedge.dev/kedge/plugins/file"
 	"kedge.dev/kedge/volume/repository"
 )
@@ -118,5 +119,9 @@ func VolumeProviders(ctx context.Context, spec *v1alpha1.BackupStorageLocationSp
 	if err != nil {
 		return nil, err
 	}
-	return []plugins.VolumeProvider{provider}, nil
+	folders, err := efs.New(cfg, efs.Options{})
+	if err != nil {
+		return nil, err
+	}
+	return []plugins.VolumeProvider{provider, folders}, nil
 }

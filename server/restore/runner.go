@@ -15,6 +15,7 @@ import (
 	"kedge.dev/kedge/api/v1alpha1"
 	"kedge.dev/kedge/backup/archive"
 	"kedge.dev/kedge/internal/kube"
+	"kedge.dev/kedge/internal/podexec"
 	"kedge.dev/kedge/plugins"
 	"kedge.dev/kedge/restore"
 	"kedge.dev/kedge/server/backup"
@@ -150,12 +151,18 @@ func (a *attempt) plan(ctx context.Context) (*restore.Engine, *restore.Plan, err
 	if err != nil {
 		return nil, nil, fmt.Errorf("connect to the cluster: %w", err)
 	}
-	as, err := kube.New(backup.As(a.Config, a.object.Namespace, a.object.Spec.ServiceAccountName), a.KubeOptions)
+	account := backup.As(a.Config, a.object.Namespace, a.object.Spec.ServiceAccountName)
+	as, err := kube.New(account, a.KubeOptions)
+	if err != nil {
+		return nil, nil, fmt.Errorf("connect to the cluster: %w", err)
+	}
+	commands, err := podexec.New(account)
 	if err != nil {
 		return nil, nil, fmt.Errorf("connect to the cluster: %w", err)
 	}
 	providers, unconfigured := a.place.RestoreProviders(ctx, reader.Record(), request.Spec.Volumes)
 	engine := &restore.Engine{
+		Exec:      commands,
 		Mover:     a.Movers.With(own, a.place.Object.Name, a.Now),
 		Providers: providers, Unconfigured: unconfigured, Repository: a.place.Repository,
 		Kube: as, Look: own, Source: restore.FromArchive(reader), Journal: a.journal, TargetName: a.ClusterName, Version: a.Version,

@@ -16,6 +16,7 @@ import (
 
 	"kedge.dev/kedge/api/v1alpha1"
 	"kedge.dev/kedge/backup/volumes"
+	"kedge.dev/kedge/plugins/hooks"
 	"kedge.dev/kedge/plugins/selection"
 	"kedge.dev/kedge/server/outcome"
 	"kedge.dev/kedge/server/schedule/clock"
@@ -125,6 +126,9 @@ func checkBackup(t *v1alpha1.BackupTemplate) error {
 	}
 	if _, err := volumes.Compile(t.Spec.Volumes); err != nil {
 		return fmt.Errorf("spec.template.%w", err) // which begins with the field
+	}
+	if _, err := hooks.Compile(t.Spec.Hooks); err != nil {
+		return fmt.Errorf("spec.template.%w", err)
 	}
 	return nil
 }

@@ -13,6 +13,9 @@ import (
 	"testing"
 	"time"
 
+	sdk "github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/efs"
+	efstypes "github.com/aws/aws-sdk-go-v2/service/efs/types"
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -24,7 +27,6 @@ import (
 const (
 	movers     = "kedge-movers"
 	moverImage = "registry.example/kedge:test"
-	efsHandle  = "fs-0123456789abcdef0::fsap-0123456789abcdef0"
 )
 
 // fileWorld is a volumeWorld in which Jobs of movers run.
@@ -32,7 +34,8 @@ type fileWorld struct {
 	*volumeWorld
 	runner *podrunner.Runner
 	folder string    // of the volume shop/uploads
-	assets string    // of the EFS volume shop/assets
+	assets string    // of all volumes on the file system
+	system string    // the file system, of EFS
 	then   time.Time // when all in it was written
 }
 
@@ -61,8 +64,41 @@ func newFileWorld(t *testing.T) *fileWorld {
 	if _, err := w.clients.CoreV1().Secrets(movers).Create(t.Context(), secret, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	w.runner = podrunner.Start(t, podrunner.Options{Clients: w.clients, Namespace: movers, Images: map[string]string{moverImage: binary}, Folders: map[string]string{efsHandle: w.assets}})
+	w.runner = podrunner.Start(t, podrunner.Options{Clients: w.clients, Namespace: movers, Images: map[string]string{moverImage: binary}, Folder: w.folderOf})
+	w.system = w.cloud.CreateFileSystem(nil)
 	return w
+}
+
+// folderOf shows the same folder by whatever access point a mover mounts it.
+func (w *fileWorld) folderOf(handle string) string {
+	if strings.HasPrefix(handle, w.system) {
+		return w.assets
+	}
+	return ""
+}
+
+// accessPoint makes one, and gives the handle of a volume that is mounted by it.
+func (w *fileWorld) accessPoint(t *testing.T) string {
+	t.Helper()
+	out, err := efs.NewFromConfig(w.cloud.Config(w.cloud.Region())).CreateAccessPoint(t.Context(), &efs.CreateAccessPointInput{
+		ClientToken: sdk.String("test"), FileSystemId: &w.system, PosixUser: &efstypes.PosixUser{Uid: sdk.Int64(1000), Gid: sdk.Int64(1000)},
+		RootDirectory: &efstypes.RootDirectory{Path: sdk.String("/assets"), CreationInfo: &efstypes.CreationInfo{OwnerUid: sdk.Int64(1000), OwnerGid: sdk.Int64(1000), Permissions: sdk.String("0755")}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w.system + "::" + *out.AccessPointId
+}
+
+// removeAccessPoints removes all that there are, as a driver does that deletes its volumes.
+func (w *fileWorld) removeAccessPoints(t *testing.T) {
+	t.Helper()
+	client := efs.NewFromConfig(w.cloud.Config(w.cloud.Region()))
+	for _, id := range w.cloud.AccessPoints() {
+		if _, err := client.DeleteAccessPoint(t.Context(), &efs.DeleteAccessPointInput{AccessPointId: &id}); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // uploads makes the claim shop/uploads of a hostPath volume, and a pod that mounts it.
@@ -314,7 +350,8 @@ func (w *fileWorld) restoreFiles(t *testing.T, first, second map[string]string) 
 	}
 }
 
-// TestVolumeFilesOfEFS: the files of an EFS volume are copied as others are, but a restore leaves the file system as it is unless it asks for them.
+// TestVolumeFilesOfEFS: the files of an EFS volume are copied as others are, but a restore leaves the file system as it is unless it asks for them. An
+// access point that is gone is made again, and the volume is mounted by the new one.
 func TestVolumeFilesOfEFS(t *testing.T) {
 	w := newFileWorld(t)
 	file := filepath.Join(w.assets, "logo")
@@ -325,6 +362,7 @@ func TestVolumeFilesOfEFS(t *testing.T) {
 		}
 	}
 	write("old")
+	handle, allowed := w.accessPoint(t), w.allowed(t, "--volumes", "copy")
 	err := w.cluster.ApplyYAML(t.Context(), fmt.Sprintf(`
 apiVersion: v1
 kind: Namespace
@@ -349,21 +387,29 @@ spec:
   storageClassName: efs
   volumeName: assets
   resources: {requests: {storage: 5Gi}}
-`, efsHandle))
+`, handle))
 	if err != nil {
 		t.Fatal(err)
 	}
 	w.bound(t, "shop", "assets")
 	w.must(t, append([]string{"backup", "create", "good", "--include-namespaces", "shop", "--volumes", "both", "--kubeconfig", w.kubeconfig}, moverFlags...)...)
-	if r := w.result(t); r.Handle != "efs.csi.aws.com/"+efsHandle || r.Files != 1 {
+	if r := w.result(t); r.Handle != "efs.csi.aws.com/"+handle || r.Files != 1 {
 		t.Errorf("copied %+v", r)
 	}
 	for _, c := range []struct {
 		name, want string
+		gone       bool // the access point too
 		flags      []string
-	}{{"kept", "newer", nil}, {"asked-for", "old", []string{"--volumes", "from-backup"}}} {
+	}{
+		{"kept", "newer", false, nil}, {"asked-for", "old", false, []string{"--volumes", "from-backup"}},
+		{"kept-by-another", "newer", true, nil}, {"asked-for-by-another", "old", true, []string{"--volumes", "from-backup"}},
+	} {
 		write("newer")
 		w.lose(t, "shop")
+		if c.gone {
+			w.removeAccessPoints(t)
+		}
+		w.cloud.ResetUsage()
 		args := append([]string{"restore", "create", c.name, "--from-backup", "good", "--kubeconfig", w.kubeconfig}, moverFlags...)
 		w.must(t, append(args, c.flags...)...)
 		w.bound(t, "shop", "assets")
@@ -374,8 +420,26 @@ spec:
 		if kept := strings.Contains(said, "VolumesKept"); kept != (c.flags == nil) {
 			t.Errorf("%s: the report says VolumesKept: %v", c.name, kept)
 		}
+		w.follows(t, c.name, allowed)
+		w.reachable(t, c.name, handle, c.gone)
 	}
 	w.leftovers(t)
+}
+
+// reachable sees that the volume of shop/assets is mounted by an access point that there is: the one that it had, or another.
+func (w *fileWorld) reachable(t *testing.T, what, before string, another bool) {
+	t.Helper()
+	pv, err := w.clients.CoreV1().PersistentVolumes().Get(t.Context(), "assets", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, id, _ := strings.Cut(pv.Spec.CSI.VolumeHandle, "::")
+	if have := w.cloud.AccessPoints(); len(have) != 1 || have[0] != id {
+		t.Errorf("%s: the volume is %s, where there are %q", what, pv.Spec.CSI.VolumeHandle, have)
+	}
+	if (pv.Spec.CSI.VolumeHandle != before) != another {
+		t.Errorf("%s: the volume %s is now %s", what, before, pv.Spec.CSI.VolumeHandle)
+	}
 }
 
 // TestVolumeFilesByServer: a server that is told of movers copies and restores files without anybody reaching the bucket.

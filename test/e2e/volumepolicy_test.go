@@ -4,6 +4,7 @@ package e2e_test
 
 import (
 	"encoding/json"
+	"maps"
 	mathrand "math/rand/v2"
 	"strings"
 	"testing"
@@ -11,7 +12,7 @@ import (
 	"kedge.dev/kedge/test/aws"
 )
 
-// allowed are the actions of EC2, EBS and KMS in the policy that is printed for some flags.
+// allowed are the actions of EC2, EBS, EFS and KMS in the policy that is printed for some flags.
 func (w *volumeWorld) allowed(t *testing.T, flags ...string) map[string]bool {
 	t.Helper()
 	var policy struct {
@@ -42,6 +43,9 @@ func (w *volumeWorld) follows(t *testing.T, what string, allowed map[string]bool
 		service := "ec2:"
 		if strings.HasSuffix(op, "SnapshotBlock") || strings.HasSuffix(op, "Blocks") || op == "StartSnapshot" || op == "CompleteSnapshot" {
 			service = "ebs:"
+		}
+		if strings.Contains(op, "AccessPoint") {
+			service = "elasticfilesystem:"
 		}
 		if !allowed[service+op] {
 			t.Errorf("%s: the policy does not allow %s", what, service+op)
@@ -79,6 +83,7 @@ func TestVolumePolicyIsEnough(t *testing.T) {
 	w.must(t, "restore", "create", "--from-backup", "second", "--include-namespaces", "shop", "--namespace-mappings", "shop:two", "--kubeconfig", w.kubeconfig)
 	w.must(t, "backup", "delete", "first", "--yes")
 	unused = w.follows(t, "copies", w.allowed(t, "--volumes", "copy"))
+	maps.DeleteFunc(unused, func(action string, _ bool) bool { return strings.HasPrefix(action, "elasticfilesystem:") }) // TestVolumeFilesOfEFS has those
 	if delete(unused, "ec2:DeleteVolume"); len(unused) > 0 {
 		t.Errorf("nothing calls %v", unused)
 	}

@@ -35,10 +35,16 @@ type volumeWorld struct {
 
 func newVolumeWorld(t *testing.T) *volumeWorld {
 	t.Helper()
+	return newVolumeWorldOf(t, "1.36.3")
+}
+
+// newVolumeWorldOf is one on another version of Kubernetes.
+func newVolumeWorldOf(t *testing.T, version string) *volumeWorld {
+	t.Helper()
 	w := &volumeWorld{
 		world:   &world{bucket: testbed.NewBucket(t), dir: t.TempDir()},
 		cloud:   aws.New(t, aws.Options{SnapshotPolls: 1, VolumePolls: 1, DescribeLag: 1, BlocksLag: 1}),
-		cluster: testbed.NewCluster(t, "1.36.3"),
+		cluster: testbed.NewCluster(t, version),
 	}
 	w.config = filepath.Join(w.dir, "config.yaml")
 	// The bucket's credentials are in a file, since the environment has those of the double.

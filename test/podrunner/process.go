@@ -139,8 +139,10 @@ func (r *Runner) claimed(ctx context.Context, namespace, name string) (string, e
 	switch s := &pv.Spec; {
 	case s.HostPath != nil:
 		return s.HostPath.Path, nil
-	case s.CSI != nil && r.Folders[s.CSI.VolumeHandle] != "":
-		return r.Folders[s.CSI.VolumeHandle], nil
+	case s.CSI != nil && r.Folder != nil:
+		if folder := r.Folder(s.CSI.VolumeHandle); folder != "" {
+			return folder, nil
+		}
 	}
 	return "", fmt.Errorf("nothing on this machine stands for PersistentVolume %s", pv.Name)
 }

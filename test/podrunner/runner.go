@@ -26,8 +26,8 @@ type Options struct {
 	Namespace string
 	// Images are the programs on this machine that containers of an image run, as their entry points.
 	Images map[string]string
-	// Folders are what CSI volumes have in them, by volume handle. A hostPath volume is the folder of its path.
-	Folders map[string]string
+	// Folder is what a CSI volume of a handle has in it; "" where it has nothing here. A hostPath volume is the folder of its path.
+	Folder func(handle string) string
 }
 
 // Runner runs pods.

@@ -20,7 +20,7 @@ import (
 )
 
 // Cluster is a control plane that runs: etcd, an API server, and unless it was started without, a controller manager. It has no
-// nodes, so pods stay Pending.
+// nodes, so pods stay Pending, unless it was started [WithNode].
 type Cluster struct {
 	// Version is what was asked for, without "v": "1.36.3".
 	Version string
@@ -34,6 +34,7 @@ type Cluster struct {
 	CA []byte
 
 	dir      string
+	node     *Node  // nil where it has none
 	token    string // of the master
 	opts     clusterOptions
 	stopOnce sync.Once
@@ -49,6 +50,7 @@ type clusterOptions struct {
 	apiFlags      []string
 	managerFlags  []string
 	noControllers bool
+	withNode      bool
 }
 
 // ClusterOption changes how a cluster is started.
@@ -81,6 +83,15 @@ func StartCluster(ctx context.Context, version string, opts ...ClusterOption) (*
 	programs, err := controlPlanePrograms(ctx, version)
 	if err != nil {
 		return nil, err
+	}
+	var asked clusterOptions
+	for _, opt := range opts {
+		opt(&asked)
+	}
+	if asked.withNode {
+		if programs.node, err = nodePrograms(ctx, version); err != nil {
+			return nil, err
+		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
@@ -121,8 +132,10 @@ func startCluster(ctx context.Context, version string, programs programs, opts [
 	if err := c.startServers(ctx, programs, port); err != nil {
 		return nil, err
 	}
-	c.api, err = newAPIClient(c.Master())
-	return c, err
+	if c.api, err = newAPIClient(c.Master()); err != nil || !c.opts.withNode {
+		return c, err
+	}
+	return c, c.startNode(ctx, programs.node)
 }
 
 // files is the folder of keys, tokens and kubeconfigs. It is the API server's own, so it goes when that ends.
@@ -132,19 +145,36 @@ func (c *Cluster) writeFiles() error {
 	if err := os.MkdirAll(c.files(""), 0o700); err != nil {
 		return err
 	}
-	var err error
-	if c.CA, err = writeServingCert(c.files("")); err != nil {
+	authority, err := newAuthority()
+	if err != nil {
+		return err
+	}
+	c.CA = authority.pem
+	if err := authority.writeServer(c.files("")); err != nil {
+		return err
+	}
+	if err := authority.writeClient(c.files(""), "kubelet-client", "kube-apiserver", "system:masters"); err != nil {
 		return err
 	}
 	if err := writeNewKey(c.files("sa.key")); err != nil {
 		return err
 	}
-	managerToken := randomHex(16)
-	tokens := fmt.Sprintf("%s,master,master,\"system:masters\"\n%s,system:kube-controller-manager,manager\n", c.token, managerToken)
+	if err := os.WriteFile(c.files("egress.yaml"), []byte(egressConfig(filepath.Join(c.dir, "node"))), 0o600); err != nil {
+		return err
+	}
+	managerToken, schedulerToken, nodeToken := randomHex(16), randomHex(16), randomHex(16)
+	tokens := fmt.Sprintf("%s,master,master,\"system:masters\"\n%s,system:kube-controller-manager,manager\n", c.token, managerToken) +
+		fmt.Sprintf("%s,system:kube-scheduler,scheduler\n%s,system:node:%s,node,\"system:nodes\"\n", schedulerToken, nodeToken, nodeName)
 	if err := os.WriteFile(c.files("tokens.csv"), []byte(tokens), 0o600); err != nil {
 		return err
 	}
 	if err := c.writeKubeconfig(c.files("master.kubeconfig"), c.config(c.token)); err != nil {
+		return err
+	}
+	if err := c.writeKubeconfig(c.files("scheduler.kubeconfig"), c.config(schedulerToken)); err != nil {
+		return err
+	}
+	if err := c.writeKubeconfig(c.files("node.kubeconfig"), c.insideConfig(nodeToken)); err != nil {
 		return err
 	}
 	return c.writeKubeconfig(c.files("manager.kubeconfig"), c.config(managerToken))
@@ -200,7 +230,7 @@ func (c *Cluster) start(name, program string, args ...string) (*process, error) 
 }
 
 func (c *Cluster) apiServerFlags(etcd string, port int) []string {
-	return []string{
+	flags := []string{
 		"--etcd-servers=" + etcd,
 		"--bind-address=127.0.0.1", "--secure-port=" + strconv.Itoa(port),
 		// An address kept for documentation (RFC 5737): what the endpoints of the "kubernetes" service say. Nothing is bound to it.
@@ -214,6 +244,11 @@ func (c *Cluster) apiServerFlags(etcd string, port int) []string {
 		"--enable-aggregator-routing=true",
 		"--authorization-mode=Node,RBAC", "--allow-privileged=true", "--profiling=false",
 	}
+	if c.opts.withNode {
+		flags = append(flags, "--kubelet-preferred-address-types=InternalIP", "--egress-selector-config-file=egress.yaml",
+			"--kubelet-client-certificate=kubelet-client.crt", "--kubelet-client-key=kubelet-client.key")
+	}
+	return flags
 }
 
 func (c *Cluster) managerFlags() []string {
@@ -246,6 +281,9 @@ func (c *Cluster) Stop() {
 		servers := c.servers
 		c.servers = nil
 		c.mu.Unlock()
+		if c.node != nil {
+			c.node.end()
+		}
 		var group errgroup.Group
 		for _, p := range servers {
 			group.Go(func() error { p.stop(); return nil })
@@ -275,7 +313,7 @@ func (c *Cluster) Wait(ctx context.Context) error {
 	}
 }
 
-// Log is the end of a server's log: "etcd", "kube-apiserver" or "kube-controller-manager"; at most n bytes.
+// Log is the end of a server's log: "etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler" or "node"; at most n bytes.
 func (c *Cluster) Log(server string, n int64) string {
 	c.mu.Lock()
 	defer c.mu.Unlock()

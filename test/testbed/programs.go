@@ -67,6 +67,7 @@ func Build(ctx context.Context, versions ...string) error {
 // programs are the paths of a control plane's programs.
 type programs struct {
 	etcd, apiserver, manager string
+	node                     machinePrograms // where a node is asked for
 }
 
 // controlPlanePrograms finds or builds the programs of a version. Ready-made ones in $KUBEBUILDER_ASSETS are used where
@@ -122,16 +123,22 @@ func readyMade(ctx context.Context, name, want string) string {
 }
 
 func kubernetesRecipe(version string, minor int) recipe {
+	return kubernetesProgram("kubernetes-v"+version, "about 15 CPU minutes from cold", kubernetesMain, version, minor,
+		"kube-apiserver", "kube-controller-manager")
+}
+
+// kubernetesProgram makes one program of a version's components, each of which is called by its name.
+func kubernetesProgram(name, advice, mainGo, version string, minor int, components ...string) recipe {
 	return recipe{
-		name:    "kubernetes-v" + version,
-		advice:  "about 15 CPU minutes from cold",
+		name:    name,
+		advice:  advice,
 		version: "1",
 		build: func(ctx context.Context, src, out string, p *progress) error {
 			upstream, err := upstreamGoMod(ctx, src, "k8s.io/kubernetes@v"+version, p)
 			if err != nil {
 				return err
 			}
-			err = writeModule(ctx, src, p, kubernetesMain, kubernetesGoMod(upstream, version))
+			err = writeModule(ctx, src, p, mainGo, kubernetesGoMod(upstream, version))
 			if err != nil {
 				return err
 			}
@@ -139,7 +146,7 @@ func kubernetesRecipe(version string, minor int) recipe {
 			if err := goBuild(ctx, src, p, binary, kubernetesLinkFlags(version, minor)); err != nil {
 				return err
 			}
-			for _, name := range []string{"kube-apiserver", "kube-controller-manager"} {
+			for _, name := range components {
 				if err := os.Symlink("kubernetes", filepath.Join(out, name)); err != nil {
 					return err
 				}

@@ -4,6 +4,7 @@ package testbed
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"testing"
 
@@ -11,16 +12,22 @@ import (
 )
 
 // NewCluster starts a control plane for one test and stops it when the test ends. A test that fails shows the ends of the servers' logs
-// when it runs with -v.
+// when it runs with -v. Where it asks for a node that this machine cannot run, it is skipped.
 func NewCluster(tb testing.TB, version string, opts ...ClusterOption) *Cluster {
 	tb.Helper()
 	c, err := StartCluster(tb.Context(), version, opts...)
+	if errors.Is(err, ErrNoNode) {
+		tb.Skip(err)
+	}
 	if err != nil {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() {
 		if tb.Failed() && testing.Verbose() {
 			tb.Logf("end of the API server's log:\n%s", c.Log("kube-apiserver", 4096))
+			if c.Node() != nil {
+				tb.Logf("end of the node's log:\n%s", c.Log("node", 16384))
+			}
 		}
 		c.Stop()
 	})

@@ -32,6 +32,7 @@ func run(ctx context.Context) error {
 	buildOnly := flag.Bool("build-only", false, "build what these versions and the S3 server need, and start nothing")
 	minio := flag.Bool("minio", false, "with -build-only: build minio too, which tests of encryption and web identities use")
 	noControllers := flag.Bool("no-controllers", false, "start no controller managers")
+	node := flag.Bool("node", false, "give each cluster a node that runs pods (root on Linux, Debian's package tools, Kubernetes 1.31 or later)")
 	flag.Parse()
 	if flag.NArg() > 0 {
 		return fmt.Errorf("unexpected argument %q", flag.Arg(0))
@@ -41,16 +42,31 @@ func run(ctx context.Context) error {
 		return errors.New("-minio is for -build-only: tests start it")
 	}
 	if *buildOnly {
-		if err := testbed.Build(ctx, wanted...); err != nil || !*minio {
-			return err
-		}
-		return testbed.BuildMinio(ctx)
+		return build(ctx, wanted, *node, *minio)
 	}
 	var opts []testbed.ClusterOption
 	if *noControllers {
 		opts = append(opts, testbed.NoControllers())
 	}
+	if *node {
+		opts = append(opts, testbed.WithNode())
+	}
 	return serve(ctx, wanted, *s3, opts)
+}
+
+func build(ctx context.Context, versions []string, node, minio bool) error {
+	if err := testbed.Build(ctx, versions...); err != nil {
+		return err
+	}
+	if node {
+		if err := testbed.BuildNode(ctx, versions...); err != nil {
+			return err
+		}
+	}
+	if minio {
+		return testbed.BuildMinio(ctx)
+	}
+	return nil
 }
 
 func serve(ctx context.Context, versions []string, s3 bool, opts []testbed.ClusterOption) error {

@@ -1,0 +1,78 @@
+package archive_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	"kedge.dev/kedge/backup/archive"
+)
+
+// TestFreezes leaves a note in an attempt that dies, and finds it again by name and cluster; who thaws forgets it.
+func TestFreezes(t *testing.T) {
+	store := newMemory()
+	l, _ := location(t, store)
+	died := errors.New("killed")
+	note := func(name, uid, cluster string, forgets bool, pods ...string) {
+		t.Helper()
+		_, err := l.Write(t.Context(), writeOptions(t, name, uid), func(ctx context.Context, w *archive.Writer) (*archive.Summary, error) {
+			forget, err := w.Freeze(ctx, archive.Freeze{Cluster: cluster, Pods: pods})
+			if err == nil && forgets {
+				err = forget(ctx)
+			}
+			return nil, errors.Join(err, died)
+		})
+		if !errors.Is(err, died) || strings.Contains(err.Error(), "freeze") {
+			t.Fatal(err)
+		}
+	}
+	note("night", "uid-1", "here", false, "a", "b")
+	note("night", "uid-2", "here", false, "c")
+	note("night", "uid-3", "there", false, "d")
+	note("night", "uid-4", "here", true, "e")
+	note("nights", "uid-5", "here", false, "f")
+	found := func() []string {
+		t.Helper()
+		list, err := l.Freezes(t.Context(), "night", "here")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var pods []string
+		for _, f := range list {
+			pods = append(pods, f.Pods...)
+		}
+		return pods
+	}
+	if got := found(); !slices.Equal(got, []string{"a", "b", "c"}) {
+		t.Errorf("found %v", got)
+	}
+	keys := store.keys("backups/night/uid-1/")
+	if len(keys) != 1 || !strings.HasSuffix(keys[0], "/freeze-1.json") {
+		t.Fatalf("the notes are %v", keys)
+	}
+	// A note that is damaged hides no other.
+	whole := store.objects[keys[0]]
+	store.objects[keys[0]] = whole[:len(whole)-8]
+	list, err := l.Freezes(t.Context(), "night", "here")
+	if err == nil || !strings.Contains(err.Error(), keys[0]) || len(list) != 1 {
+		t.Errorf("with a damaged note: %v, %v", list, err)
+	}
+	store.objects[keys[0]] = whole
+	list, err = l.Freezes(t.Context(), "night", "here")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range list {
+		if err := l.ForgetFreeze(t.Context(), f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := found(); got != nil {
+		t.Errorf("forgotten, and found %v", got)
+	}
+	if _, err := l.Freezes(t.Context(), "../keys", "here"); !errors.Is(err, archive.ErrInvalid) {
+		t.Errorf("a name that leads elsewhere: %v", err)
+	}
+}

@@ -1,0 +1,199 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"kedge.dev/kedge/backup/archive"
+	"kedge.dev/kedge/backup/volumes"
+	"kedge.dev/kedge/internal/kube"
+	"kedge.dev/kedge/internal/rawjson"
+	"kedge.dev/kedge/plugins/hooks"
+	"kedge.dev/kedge/plugins/selection"
+)
+
+var podsResource = kube.Resource{Version: "v1", Resource: "pods", Kind: "Pod", Namespaced: true}
+
+// hookPods finds the pods whose hooks run: those that the backup holds, and those that mount what it takes. They are looked for as they are now, since
+// a pod of the pinned revision may be another one by now. Without a hint that there are hooks nobody is asked.
+func (p *pass) hookPods(ctx context.Context, r *reading) ([]hooks.Pod, error) {
+	mounted := map[string]bool{}
+	if !p.policies.Nothing() {
+		for id := range r.claims.byID {
+			mounted[id] = true
+		}
+	}
+	if p.hooks.Empty() && !r.hooked.Load() && len(mounted) == 0 {
+		return nil, nil
+	}
+	holdsPods := slices.ContainsFunc(r.targets, func(t *target) bool {
+		return t.res.Group == "" && t.res.Resource == "pods" && t.take == selection.TakeMatching
+	})
+	var out []hooks.Pod
+	for _, request := range r.podLists(holdsPods, mounted) {
+		_, err := p.Kube.ListHeads(ctx, request, func(head *rawjson.Head, raw []byte, err error) error {
+			if err != nil || !p.matcher.Namespace(head.Namespace) || !hooks.Marked(raw) && !p.hooks.May(head.Namespace, head.Labels) {
+				return err
+			}
+			pod, err := hooks.ParsePod(raw)
+			if err != nil {
+				return err
+			}
+			takes := slices.ContainsFunc(pod.Claims, func(name string) bool { return mounted[pod.Namespace+"/"+name] })
+			if !takes && holdsPods {
+				takes, err = p.holds(ctx, &pod, raw)
+			}
+			if takes {
+				out = append(out, pod)
+			}
+			return err
+		})
+		if err != nil && fatal(ctx, err) {
+			return nil, err
+		}
+		if err != nil {
+			r.unlisted(request, err)
+		}
+	}
+	return out, nil
+}
+
+// holds says whether the selection takes a pod.
+func (p *pass) holds(ctx context.Context, pod *hooks.Pod, raw []byte) (bool, error) {
+	if p.matcher.Item(pod.Ref(), pod.Labels) != selection.In {
+		return false, nil
+	}
+	if !p.matcher.NeedsObject() {
+		return true, nil
+	}
+	head, err := rawjson.ReadHead(raw)
+	if err != nil {
+		return false, err
+	}
+	whole, err := head.WithTypeMeta(nil, raw, "v1", "Pod")
+	if err != nil {
+		return false, err
+	}
+	takes, err := p.matcher.Object(ctx, whole)
+	if err != nil && ctx.Err() == nil {
+		return false, nil // the list of pods has told of it
+	}
+	return takes, err
+}
+
+// podLists are the lists in which pods with hooks may be: of each namespace by itself where they are few, which needs no right beyond them.
+func (r *reading) podLists(all bool, mounted map[string]bool) []kube.ListRequest {
+	spaces := r.literal
+	if spaces == nil && !all {
+		found := map[string]bool{}
+		for id := range mounted {
+			namespace, _, _ := strings.Cut(id, "/")
+			found[namespace] = true
+		}
+		if len(found) <= fewNamespaces {
+			spaces = slices.Sorted(maps.Keys(found))
+		}
+	}
+	return podLists(spaces, r.PageSize)
+}
+
+func podLists(spaces []string, pageSize int64) []kube.ListRequest {
+	if spaces == nil {
+		spaces = []string{""}
+	}
+	var out []kube.ListRequest
+	for _, namespace := range spaces {
+		out = append(out, kube.ListRequest{Path: podsResource.Path(namespace, ""), Limit: pageSize, MaxItem: maxItem})
+	}
+	return out
+}
+
+// unlisted says that pods could not be listed. It is an error where hooks are known to be among them.
+func (r *reading) unlisted(request kube.ListRequest, err error) {
+	severity := SeverityWarning
+	if !r.hooks.Empty() || r.hooked.Load() {
+		severity = SeverityError
+	}
+	r.remarks.add(severity, archive.Remark{
+		Resource: "pods", Reason: volumes.ReasonHookFailed,
+		Message: fmt.Sprintf("no hooks ran: list %s: %v: grant \"list\" on pods to the account that Kedge uses", request.Path, err),
+	})
+}
+
+// thaw runs the post hooks of pods in which an attempt at this backup had run pre hooks when it was killed. It is done first: an application may hold still
+// since then.
+func (p *pass) thaw(ctx context.Context, location *archive.Location, cluster string) (*volumes.Result, error) {
+	result := &volumes.Result{}
+	left, err := location.Freezes(ctx, p.req.Name, cluster)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		result.Warnings = append(result.Warnings, archive.Remark{Resource: "pods", Reason: volumes.ReasonHookFailed, Message: err.Error()})
+	}
+	if len(left) == 0 {
+		return result, nil
+	}
+	wanted := map[string]bool{}
+	for _, f := range left {
+		for _, uid := range f.Pods {
+			wanted[uid] = true
+		}
+	}
+	pods, err := p.podsOf(ctx, wanted)
+	if err != nil && fatal(ctx, err) {
+		return nil, fmt.Errorf("find the pods in which an earlier attempt has run pre hooks: %w", err)
+	}
+	if err != nil {
+		result.Errors = append(result.Errors, archive.Remark{
+			Resource: "pods", Reason: volumes.ReasonHookFailed,
+			Message: fmt.Sprintf("an earlier attempt was cut off when hooks had run in pods, and these cannot be found to run their post hooks: %v", err),
+		})
+		return result, nil
+	}
+	ran, lost := p.taker().Thaw(ctx, pods)
+	ran.Warnings = append(ran.Warnings, result.Warnings...)
+	for i := range pods {
+		ran.Notes = append(ran.Notes, fmt.Sprintf("an earlier attempt was cut off when hooks had run in pod %s: its post hooks were run", &pods[i]))
+	}
+	if n := len(wanted) - len(pods); n > 0 {
+		ran.Notes = append(ran.Notes, fmt.Sprintf("an earlier attempt was cut off when hooks had run in %d pods that do not run any more", n))
+	}
+	if lost {
+		return ran, nil // the notes stay, so that the next attempt tries again
+	}
+	var errs []error
+	for _, f := range left {
+		errs = append(errs, location.ForgetFreeze(ctx, f))
+	}
+	return ran, errors.Join(errs...)
+}
+
+// podsOf finds running pods by their uids.
+func (p *pass) podsOf(ctx context.Context, uids map[string]bool) ([]hooks.Pod, error) {
+	var out []hooks.Pod
+	var spaces []string
+	if names, ok := p.matcher.LiteralNamespaces(); ok && len(names) <= fewNamespaces {
+		spaces = names
+	}
+	for _, request := range podLists(spaces, p.PageSize) {
+		_, err := p.Kube.ListHeads(ctx, request, func(head *rawjson.Head, raw []byte, err error) error {
+			if err != nil || !uids[head.UID] {
+				return err
+			}
+			pod, err := hooks.ParsePod(raw)
+			if err == nil && pod.Running() {
+				out = append(out, pod)
+			}
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
