@@ -37,7 +37,7 @@ demo: testbed build ## the main job on two real clusters and S3: back up, verify
 	go run ./test/demo --kedge bin/kedge
 
 .PHONY: bench
-bench: testbed build ## backup and restore beside their raw references (OBJECTS=100000 for the large run)
+bench: testbed build ## backup and restore beside their raw references, the server beside 2,000 backups (OBJECTS=100000 for the large run)
 	go run ./test/bench --kedge bin/kedge --objects $${OBJECTS:-10000}
 
 .PHONY: generate

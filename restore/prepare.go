@@ -181,7 +181,8 @@ func (p *prepared) convert(obj map[string]any) error {
 	return nil
 }
 
-// arrivePaused keeps a restored Schedule from running beside the one that it was copied from.
+// arrivePaused keeps a restored Schedule from running beside the one that it was copied from: by the clock, and because of a request for a run that was made
+// of the old one, and which its status, left behind, says was met.
 func arrivePaused(obj map[string]any) {
 	spec, ok := obj["spec"].(map[string]any)
 	if !ok {
@@ -189,6 +190,10 @@ func arrivePaused(obj map[string]any) {
 		obj["spec"] = spec
 	}
 	spec["paused"] = true
+	meta, _ := obj["metadata"].(map[string]any)
+	if annotations, ok := meta["annotations"].(map[string]any); ok {
+		delete(annotations, v1alpha1.RunRequestedAnnotation)
+	}
 }
 
 func labelsOf(meta map[string]any) map[string]string {

@@ -18,6 +18,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -42,12 +43,13 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	kedge := flags.String("kedge", "bin/kedge", "the kedge binary")
 	count := flags.Int("objects", 10000, "number of objects")
+	only := flags.String("only", "", "measure only this: objects, or server; both where empty")
 	repeat := flags.Int("repeat", 8, "number of backups of which the best counts, as of the reference's settings")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	if *count < 1000 || *repeat < 1 {
-		return errors.New("--objects must be 1000 or more, and --repeat 1 or more")
+	if *count < 1000 || *repeat < 1 || !slices.Contains([]string{"", "objects", "server"}, *only) {
+		return errors.New("--objects must be 1000 or more, --repeat 1 or more, and --only objects or server")
 	}
 	dir, err := os.MkdirTemp("", "kedge-bench-")
 	if err != nil {
@@ -62,9 +64,17 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if err := b.build(ctx); err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "# %d objects, Kubernetes %s, %d processors, %s, S3 by versitygw\n", *count, version, runtime.NumCPU(), runtime.Version())
-	if err := b.measure(ctx); err != nil {
-		return err
+	fmt.Fprintf(out, "# Kubernetes %s, %d processors, %s, S3 by versitygw\n", version, runtime.NumCPU(), runtime.Version())
+	if *only != "server" {
+		fmt.Fprintf(out, "# %d objects\n", *count)
+		if err := b.measure(ctx); err != nil {
+			return err
+		}
+	}
+	if *only != "objects" {
+		if err := b.server(ctx); err != nil {
+			return err
+		}
 	}
 	b.print()
 	return nil

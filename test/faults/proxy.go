@@ -71,6 +71,8 @@ type Options struct {
 	Match func(*http.Request) bool
 	// Observe is told of each request before anything happens to it, and may hold it; nil watches nothing. Several may be told at once.
 	Observe func(*http.Request)
+	// Delay is how long every request is held, spoiled or not: a server that is far away.
+	Delay time.Duration
 	// Limit ends the disturbance after so many faults; 0 means never.
 	Limit int
 }
@@ -82,8 +84,9 @@ type Proxy struct {
 	// CA is the authority of the proxy's certificate, in PEM, where the server speaks TLS.
 	CA []byte
 
-	opts   Options
-	server *httptest.Server
+	opts      Options
+	server    *httptest.Server
+	transport *http.Transport
 
 	mu     sync.Mutex
 	seen   uint64
@@ -95,9 +98,19 @@ type Proxy struct {
 // must be trusted by ca, in PEM; its clients trust the proxy by Proxy.CA.
 func NewProxy(tb testing.TB, target string, ca []byte, opts Options) *Proxy {
 	tb.Helper()
-	to, err := url.Parse(target)
+	p, err := Start(target, ca, opts)
 	if err != nil {
 		tb.Fatal(err)
+	}
+	tb.Cleanup(p.Close)
+	return p
+}
+
+// Start is NewProxy outside of a test: Close ends the proxy.
+func Start(target string, ca []byte, opts Options) (*Proxy, error) {
+	to, err := url.Parse(target)
+	if err != nil {
+		return nil, err
 	}
 	if len(opts.Faults) == 0 {
 		opts.Faults = All()
@@ -111,7 +124,7 @@ func NewProxy(tb testing.TB, target string, ca []byte, opts Options) *Proxy {
 		TLSClientConfig: &tls.Config{RootCAs: x509.NewCertPool(), MinVersion: tls.VersionTLS12},
 	}
 	transport.TLSClientConfig.RootCAs.AppendCertsFromPEM(ca)
-	tb.Cleanup(transport.CloseIdleConnections)
+	p.transport = transport
 	pass := &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(to)
@@ -132,11 +145,14 @@ func NewProxy(tb testing.TB, target string, ca []byte, opts Options) *Proxy {
 		p.server.Start()
 	}
 	p.URL = p.server.URL
-	tb.Cleanup(func() {
-		p.server.CloseClientConnections()
-		p.server.Close()
-	})
-	return p
+	return p, nil
+}
+
+// Close ends the proxy and every connection through it.
+func (p *Proxy) Close() {
+	p.server.CloseClientConnections()
+	p.server.Close()
+	p.transport.CloseIdleConnections()
 }
 
 // Config leads a client configuration of the API server through the proxy.
@@ -189,12 +205,13 @@ func (p *Proxy) handler(pass http.Handler) http.Handler {
 		if p.opts.Observe != nil {
 			p.opts.Observe(r)
 		}
+		if !hold(r, p.opts.Delay) {
+			panic(http.ErrAbortHandler)
+		}
 		fault, chance := p.decide(r)
 		switch fault {
 		case Latency:
-			select {
-			case <-time.After(time.Duration(chance.Int64N(int64(p.opts.MaxLatency)))):
-			case <-r.Context().Done():
+			if !hold(r, time.Duration(chance.Int64N(int64(p.opts.MaxLatency)))) {
 				panic(http.ErrAbortHandler)
 			}
 		case ResetBefore:
@@ -224,6 +241,19 @@ func (p *Proxy) handler(pass http.Handler) http.Handler {
 			cut.finish()
 		}
 	})
+}
+
+// hold waits; it says false where the client has gone meanwhile.
+func hold(r *http.Request, d time.Duration) bool {
+	if d <= 0 {
+		return true
+	}
+	select {
+	case <-time.After(d):
+		return true
+	case <-r.Context().Done():
+		return false
+	}
 }
 
 // answer refuses a request as the server would: S3 in XML, Kubernetes in JSON.
