@@ -64,8 +64,9 @@ func newPlace(t *testing.T, name, level, script string) *place {
 	}
 	settings := mover.Settings{Namespace: name, Image: image, Secret: "kedge-location"}
 	p := &place{Mover: settings.With(client, "main", time.Now), clients: clients}
+	folder := t.TempDir()
 	p.runner = podrunner.Start(t, podrunner.Options{
-		Clients: clients, Namespace: name, Images: map[string]string{image: program}, Folders: map[string]string{handle: t.TempDir()},
+		Clients: clients, Namespace: name, Images: map[string]string{image: program}, Folder: func(string) string { return folder },
 	})
 	return p
 }
