@@ -41,7 +41,7 @@ type Engine struct {
 	Now     func() time.Time
 	Rand    io.Reader
 
-	// Concurrency is how many lists are read at once; 0 means 4. The client's limiter slows them down where the server asks.
+	// Concurrency is how many lists are read at once; 0 means one more than there are processors, at most 4. The client's limiter slows them down where the server asks.
 	Concurrency int
 	// PageSize is the number of objects asked for at a time; 0 means kube.DefaultPageSize.
 	PageSize int64

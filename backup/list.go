@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"runtime"
 
 	"kedge.dev/kedge/backup/archive"
 	"kedge.dev/kedge/internal/kube"
@@ -15,8 +16,9 @@ import (
 	"kedge.dev/kedge/plugins/selection"
 )
 
-// defaultConcurrency is the number of lists read at once (docs/benchmarks.md says why).
-const defaultConcurrency = 4
+// defaultConcurrency is the number of lists read at once: one more than there are processors to compress what they bring, which is enough to keep
+// these busy, and at most four. Each holds a frame of 2 MiB in memory.
+func defaultConcurrency() int { return min(4, runtime.GOMAXPROCS(0)+1) }
 
 // maxItem bounds one object as the server sends it.
 const maxItem = 64 << 20

@@ -73,7 +73,7 @@ func (r *reading) pinAndList(ctx context.Context) error {
 		return err
 	}
 	r.progress.begin(r.targets)
-	lists := newTurnstile(cmp.Or(r.Concurrency, defaultConcurrency))
+	lists := newTurnstile(cmp.Or(r.Concurrency, defaultConcurrency()))
 	probes := newTurnstile(probeParallel)
 	var probing sync.WaitGroup
 	probing.Add(len(r.targets))
