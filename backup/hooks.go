@@ -34,6 +34,7 @@ func (p *pass) hookPods(ctx context.Context, r *reading) ([]hooks.Pod, error) {
 		return t.res.Group == "" && t.res.Resource == "pods" && t.take == selection.TakeMatching
 	})
 	var out []hooks.Pod
+	failed := false
 	for _, request := range r.podLists(holdsPods, mounted) {
 		_, err := p.Kube.ListHeads(ctx, request, func(head *rawjson.Head, raw []byte, err error) error {
 			if err != nil || !p.matcher.Namespace(head.Namespace) || !hooks.Marked(raw) && !p.hooks.May(head.Namespace, head.Labels) {
@@ -43,11 +44,8 @@ func (p *pass) hookPods(ctx context.Context, r *reading) ([]hooks.Pod, error) {
 			if err != nil {
 				return err
 			}
-			takes := slices.ContainsFunc(pod.Claims, func(name string) bool { return mounted[pod.Namespace+"/"+name] })
-			if !takes && holdsPods {
-				takes, err = p.holds(ctx, &pod, raw)
-			}
-			if takes {
+			concerned, err := p.concerns(ctx, &pod, raw, holdsPods, mounted)
+			if concerned {
 				out = append(out, pod)
 			}
 			return err
@@ -56,10 +54,27 @@ func (p *pass) hookPods(ctx context.Context, r *reading) ([]hooks.Pod, error) {
 			return nil, err
 		}
 		if err != nil {
+			failed = true
 			r.unlisted(request, err)
 		}
 	}
+	if !failed {
+		for _, name := range p.hooks.Idle(out) {
+			r.remarks.add(SeverityWarning, archive.Remark{Resource: "pods", Reason: ReasonNoMatch, Message: fmt.Sprintf("spec.hooks: hook %q is for no pod that the backup holds, or whose volumes it takes", name)})
+		}
+	}
 	return out, nil
+}
+
+// concerns says whether a pod mounts what is taken, or is held by the backup.
+func (p *pass) concerns(ctx context.Context, pod *hooks.Pod, raw []byte, holdsPods bool, mounted map[string]bool) (bool, error) {
+	if slices.ContainsFunc(pod.Claims, func(name string) bool { return mounted[pod.Namespace+"/"+name] }) {
+		return true, nil
+	}
+	if !holdsPods {
+		return false, nil
+	}
+	return p.holds(ctx, pod, raw)
 }
 
 // holds says whether the selection takes a pod.
@@ -87,6 +102,9 @@ func (p *pass) holds(ctx context.Context, pod *hooks.Pod, raw []byte) (bool, err
 
 // podLists are the lists in which pods with hooks may be: of each namespace by itself where they are few, which needs no right beyond them.
 func (r *reading) podLists(all bool, mounted map[string]bool) []kube.ListRequest {
+	if !all && len(mounted) == 0 {
+		return nil // there are none
+	}
 	spaces := r.literal
 	if spaces == nil && !all {
 		found := map[string]bool{}
@@ -124,6 +142,36 @@ func (r *reading) unlisted(request kube.ListRequest, err error) {
 	})
 }
 
+// Thaw runs the post hooks of pods in which an attempt at the backup had run pre hooks when it was cut off, for a backup that is not begun again. The
+// error names those that failed.
+func (e *Engine) Thaw(ctx context.Context, req Request) error {
+	p, err := e.prepare(req)
+	if err != nil {
+		return fmt.Errorf("undo what hooks of %s did: %w", req.Name, err)
+	}
+	location, err := e.Open(ctx)
+	if err != nil {
+		return err
+	}
+	look := e.Look
+	if look == nil {
+		look = e.Kube
+	}
+	cluster, err := look.ClusterUID(ctx)
+	if err != nil {
+		return fmt.Errorf("undo what hooks of %s did: %w", req.Name, err)
+	}
+	result, err := p.thaw(ctx, location, cluster)
+	if err != nil {
+		return fmt.Errorf("undo what hooks of %s did: %w", req.Name, err)
+	}
+	var errs []error
+	for _, m := range result.Errors {
+		errs = append(errs, errors.New(m.Message))
+	}
+	return errors.Join(errs...)
+}
+
 // thaw runs the post hooks of pods in which an attempt at this backup had run pre hooks when it was killed. It is done first: an application may hold still
 // since then.
 func (p *pass) thaw(ctx context.Context, location *archive.Location, cluster string) (*volumes.Result, error) {
@@ -156,6 +204,9 @@ func (p *pass) thaw(ctx context.Context, location *archive.Location, cluster str
 		return result, nil
 	}
 	ran, lost := p.taker().Thaw(ctx, pods)
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx) // nobody knows which of them ran: the notes stay
+	}
 	ran.Warnings = append(ran.Warnings, result.Warnings...)
 	for i := range pods {
 		ran.Notes = append(ran.Notes, fmt.Sprintf("an earlier attempt was cut off when hooks had run in pod %s: its post hooks were run", &pods[i]))

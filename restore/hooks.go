@@ -15,6 +15,7 @@ import (
 
 	"kedge.dev/kedge/api/v1alpha1"
 	"kedge.dev/kedge/internal/kube"
+	"kedge.dev/kedge/plugins"
 	"kedge.dev/kedge/plugins/hooks"
 )
 
@@ -83,14 +84,20 @@ func (x *run) runHooks(ctx context.Context) error {
 	}
 }
 
-// stopped makes of an account that may not look a remark on each object.
+// stopped makes a remark of what an account may not look at.
 func (h *hookRun) stopped(err error) error {
 	if kube.Code(err) != http.StatusForbidden {
 		return err
 	}
-	for _, o := range h.open {
-		h.hookFailed(o.item, v1alpha1.HookFail, fmt.Sprintf("its hooks did not run: %v: grant \"list\" on it to the account that restores", err))
+	if h.hooks.Empty() && !h.hooked.Load() {
+		return nil // nobody knows of any hooks
 	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.hooksFailed++
+	h.hookRemarks = append(h.hookRemarks, plugins.Remark{
+		Reason: string(HookFailed), Message: fmt.Sprintf("hooks did not run: %v: grant \"list\" on that to the account that restores", err),
+	})
 	return nil
 }
 
@@ -131,6 +138,7 @@ type liveWorkload struct {
 		}
 	}
 	Status struct {
+		ObservedGeneration     int64
 		DesiredNumberScheduled int
 		ContainerStatuses      []struct {
 			Name  string
@@ -236,7 +244,9 @@ func (h *hookRun) expect(path string, l *liveWorkload) {
 		meta, annotations = t.Metadata.Labels, t.Metadata.Annotations
 		switch {
 		case strings.HasSuffix(path, "/daemonsets"):
-			o.want = l.Status.DesiredNumberScheduled
+			if o.want = l.Status.DesiredNumberScheduled; l.Status.ObservedGeneration == 0 {
+				o.want = 1 // its controller has not looked yet
+			}
 		case l.Spec.Replicas != nil:
 			o.want = *l.Spec.Replicas
 		}

@@ -12,11 +12,13 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
 	"kedge.dev/kedge/api/v1alpha1"
 	"kedge.dev/kedge/internal/podexec"
+	"kedge.dev/kedge/plugins"
 	"kedge.dev/kedge/test/podrunner"
 	"kedge.dev/kedge/test/testbed"
 )
@@ -61,6 +63,17 @@ spec:
   template:
     metadata: {labels: {app: db}}
     spec: {containers: [{name: proxy, image: registry.example/proxy:1}, {name: db, image: registry.example/db:1}]}
+---
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: agent, namespace: NS}
+spec:
+  selector: {matchLabels: {app: agent}}
+  template:
+    metadata:
+      labels: {app: agent}
+      annotations: {post.hook.restore.kedge.dev/command: '["/bin/sh", "-c", "echo agent >> DIARY"]'}
+    spec: {containers: [{name: main, image: registry.example/agent:1}]}
 ---
 apiVersion: v1
 kind: Pod
@@ -138,6 +151,7 @@ func TestHooks(t *testing.T) {
 			h.succeed(t)
 			h.failing(t)
 			h.cutOff(t)
+			h.unseen(t)
 		})
 	}
 }
@@ -174,7 +188,7 @@ func (h *hookHouse) succeed(t *testing.T) {
 	if slices.Index(diary, "import") > slices.Index(diary, "vacuum") {
 		t.Errorf("the commands of a pod ran in another order: %v", diary)
 	}
-	if diff := cmp.Diff([]string{"import", "lone", "vacuum", "web", "web"}, sorted(diary)); diff != "" {
+	if diff := cmp.Diff([]string{"agent", "import", "lone", "vacuum", "web", "web"}, sorted(diary)); diff != "" {
 		t.Errorf("there ran (-want +got):\n%s", diff)
 	}
 	for _, c := range h.kubelet.Ran() {
@@ -185,6 +199,27 @@ func (h *hookHouse) succeed(t *testing.T) {
 	// What is there already was not restored, and its hooks do not run again.
 	if r := restoreAll(t, h.engine(t, "origin"), Request{Name: "again", UID: "again-uid", Spec: req.Spec}); r.Counts.Created != 0 || len(h.diary(t)) != 0 {
 		t.Errorf("a second restore created %d objects, or ran hooks", r.Counts.Created)
+	}
+}
+
+// unseen restores as an account that may not look for the pods: that is said, not passed over.
+func (h *hookHouse) unseen(t *testing.T) {
+	t.Helper()
+	blind, err := h.cluster.ServiceAccountConfigWithRules(t.Context(), "blind", []rbacv1.PolicyRule{{APIGroups: []string{"*"}, Resources: []string{"*"}, Verbs: []string{"create", "get"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := h.engine(t, "blind")
+	e.Look, e.Kube = e.Kube, clientFor(t, blind)
+	req := request("blind")
+	req.Spec.IncludedResources = []string{"statefulsets", "namespaces"}
+	req.Spec.Hooks = []v1alpha1.RestoreHook{{Name: "import", Post: []v1alpha1.RestoreHookCommand{{Command: h.echo("import")}}}}
+	r := restoreAll(t, e, req)
+	said := slices.ContainsFunc(r.Remarks, func(m plugins.Remark) bool {
+		return m.Reason == string(HookFailed) && strings.Contains(m.Message, "statefulsets.apps is forbidden") && strings.Contains(m.Message, `grant "list"`)
+	})
+	if r.Phase != v1alpha1.PhasePartiallyFailed || r.Counts.Created != 2 || !said {
+		t.Errorf("%s: %+v %+v %+v", r.Phase, r.Counts, r.Remarks, r.Entries)
 	}
 }
 

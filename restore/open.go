@@ -114,6 +114,7 @@ func (x *run) close(ctx context.Context, cancelled bool, stopped error) (*Report
 	}
 	r.Counts = x.counts
 	r.hooksFailed = x.hooksFailed
+	r.Remarks = append(r.Remarks, x.hookRemarks...)
 	x.mu.Unlock()
 	if !x.resumed { // what an earlier run prepared, this one has not
 		for _, field := range p.pipeline.Unused() {

@@ -84,6 +84,8 @@ const (
 	BackendNotReady Reason = "BackendNotReady"
 	// NotEstablished: a CustomResourceDefinition was not accepted by the server in time.
 	NotEstablished Reason = "NotEstablished"
+	// HookLeftOut: an init container that an annotation asks for was not added.
+	HookLeftOut Reason = actions.ReasonHookLeftOut
 	// HookFailed: a command in a restored pod failed, or could not be run.
 	HookFailed Reason = "HookFailed"
 	// ReportNotKept: the report could not be written beside the backups.

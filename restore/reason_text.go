@@ -38,6 +38,7 @@ var reasonTexts = map[Reason]string{
 	NamespaceMade:        "the backup does not hold the namespace, so an empty one was made",
 	BackendNotReady:      "what answers for it is not ready",
 	NotEstablished:       "the server did not accept the definition in time",
+	HookLeftOut:          "an init container that an annotation asks for was not added",
 	HookFailed:           "a command in a restored pod failed, or could not be run",
 	ReportNotKept:        "the report could not be written beside the backups",
 	UnusedRule:           "a rule of the restore matched nothing",

@@ -52,6 +52,7 @@ type run struct {
 	hooked      atomic.Bool           // an object that was read may have hooks in annotations
 	ranIn       map[string]HookRecord // by uid of pod
 	hooksFailed int
+	hookRemarks []plugins.Remark
 
 	targets    sync.Map // uint16 -> *target, where what is served changed during the run
 	liveOwners sync.Map // path -> uid

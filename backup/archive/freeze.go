@@ -11,6 +11,13 @@ import (
 	"kedge.dev/kedge/plugins"
 )
 
+// isFreeze knows the names of notes in an attempt's folder.
+func isFreeze(file string) bool {
+	number, ok := strings.CutPrefix(file, freezePrefix)
+	_, numbered := seriesNumber(number, freezeSuffix)
+	return ok && numbered
+}
+
 // Freeze says in which pods of a cluster an attempt is about to run commands that later ones undo. It lies in the attempt's folder from before
 // the first command until after the last, so that what is found there is left of an attempt that was killed. It is in the clear, since who
 // writes backups may not be able to read them: uids tell nobody anything.
@@ -35,8 +42,8 @@ func (w *Writer) Freeze(ctx context.Context, f Freeze) (forget func(context.Cont
 		return nil, fmt.Errorf("note the pods that hooks run in: %w", err)
 	}
 	f.key = w.folder() + freezePrefix + strconv.FormatInt(w.freezes.Add(1), 10) + freezeSuffix
-	// Without retention, since it is removed again; the folder is ours alone, so what is there can only be ours, its reply lost.
-	if _, err := w.loc.store.Put(ctx, f.key, bytes.NewReader(doc), plugins.PutOptions{}); err != nil {
+	// Without retention, since it is removed again. The folder is ours alone, so what is there can only be ours, its reply lost.
+	if _, err := w.loc.store.Put(ctx, f.key, bytes.NewReader(doc), plugins.PutOptions{IfNoneMatch: true}); err != nil && !errors.Is(err, plugins.ErrExists) {
 		return nil, fmt.Errorf("note the pods that hooks run in: %w", err)
 	}
 	return func(ctx context.Context) error { return w.loc.ForgetFreeze(ctx, f) }, nil
@@ -49,11 +56,14 @@ func (l *Location) Freezes(ctx context.Context, name, cluster string) ([]Freeze,
 		return nil, fmt.Errorf("look for what an earlier attempt has frozen: %w: %q is no name", ErrInvalid, name)
 	}
 	var keys []string
+	sealed := map[string]bool{} // folders of backups: what is left in them could not be removed
 	err := l.store.List(ctx, backupsPrefix+name+"/", func(info plugins.ObjectInfo) error {
-		_, _, rest, ok := splitKey(info.Key)
+		_, uid, rest, ok := splitKey(info.Key)
+		if ok && rest == recordName {
+			sealed[backupFolder(name, uid)] = true
+		}
 		attempt, file, inside := strings.Cut(rest, "/")
-		number, numbered := strings.CutPrefix(file, freezePrefix)
-		if _, isNumber := seriesNumber(number, freezeSuffix); ok && inside && numbered && isNumber && isHex(attempt, attemptDigits) && len(keys) < maxFreezes {
+		if ok && inside && isFreeze(file) && isHex(attempt, attemptDigits) && len(keys) < maxFreezes {
 			keys = append(keys, info.Key)
 		}
 		return nil
@@ -64,6 +74,9 @@ func (l *Location) Freezes(ctx context.Context, name, cluster string) ([]Freeze,
 	var out []Freeze
 	var unread []error
 	for _, key := range keys {
+		if _, uid, _, _ := splitKey(key); sealed[backupFolder(name, uid)] {
+			continue
+		}
 		f := Freeze{key: key}
 		doc, err := readAll(ctx, l.store, key, maxRecord)
 		if err == nil {

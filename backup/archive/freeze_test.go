@@ -13,7 +13,7 @@ import (
 // TestFreezes leaves a note in an attempt that dies, and finds it again by name and cluster; who thaws forgets it.
 func TestFreezes(t *testing.T) {
 	store := newMemory()
-	l, _ := location(t, store)
+	l, keyPair := location(t, store)
 	died := errors.New("killed")
 	note := func(name, uid, cluster string, forgets bool, pods ...string) {
 		t.Helper()
@@ -71,6 +71,23 @@ func TestFreezes(t *testing.T) {
 	}
 	if got := found(); got != nil {
 		t.Errorf("forgotten, and found %v", got)
+	}
+	// Where nothing may be removed a note stays in a sealed backup, and means nothing there.
+	rec, err := l.Write(t.Context(), writeOptions(t, "night", "uid-6"), func(ctx context.Context, w *archive.Writer) (*archive.Summary, error) {
+		if _, err := w.Freeze(ctx, archive.Freeze{Cluster: "here", Pods: []string{"g"}}); err != nil {
+			return nil, err
+		}
+		return smallSample(1).fill(ctx, w)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := found(); got != nil {
+		t.Errorf("of a sealed backup there is found %v", got)
+	}
+	res, err := archive.Verify(t.Context(), l, archive.Entry{Name: rec.Name, UID: rec.UID, Record: rec}, keyPair, archive.VerifyOptions{Deep: true})
+	if err != nil || !res.OK() {
+		t.Errorf("verify: %+v, %v", res, err)
 	}
 	if _, err := l.Freezes(t.Context(), "../keys", "here"); !errors.Is(err, archive.ErrInvalid) {
 		t.Errorf("a name that leads elsewhere: %v", err)

@@ -165,7 +165,7 @@ func (f *fileCopies) finish(ctx context.Context, left []*taking) error {
 		return err
 	}
 	if err := f.Mover.Sweep(ctx, f.owner); err != nil {
-		f.result.Notes = append(f.result.Notes, err.Error())
+		f.result.note("%v", err)
 	}
 	for _, v := range f.all {
 		result := f.of[v.storage]

@@ -19,6 +19,8 @@ const (
 	groupsAtOnce = 4
 	// podsAtOnce is in how many pods of a group commands run at once.
 	podsAtOnce = 16
+	// preGrace is how long a cancelled backup waits for a pre hook that runs.
+	preGrace = 10 * time.Second
 	// forgetTime bounds how long a backup that has ended still tries to say that nothing is frozen any more.
 	forgetTime = 30 * time.Second
 )
@@ -56,7 +58,7 @@ func (t *Taker) freeze(ctx context.Context, req Request, todo []*taking, copies 
 
 // takeGroup runs the pre hooks of a group's pods, takes its volumes, and runs the post hooks: once its snapshots are created, however long they take to
 // complete. The error is the context's.
-func (t *Taker) takeGroup(ctx context.Context, req Request, group *freezeGroup, copies *fileCopies) (err error) {
+func (t *Taker) takeGroup(ctx context.Context, req Request, group *freezeGroup, copies *fileCopies) error {
 	if err := context.Cause(ctx); err != nil {
 		return err
 	}
@@ -75,7 +77,7 @@ func (t *Taker) takeGroup(ctx context.Context, req Request, group *freezeGroup, 
 		fctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), forgetTime)
 		defer cancel()
 		if ferr := forget(fctx); ferr != nil && ctx.Err() == nil {
-			err = errors.Join(err, ferr) // an archive with a file that does not belong to it would look damaged
+			r.note("%v; should this attempt be cut off, the next one runs the post hooks once more", ferr)
 		}
 	}()
 	group.prepare(ctx, t, r)
@@ -114,7 +116,7 @@ func (g *freezeGroup) prepare(ctx context.Context, t *Taker, r *Result) {
 			}
 			p.begun = true
 			c := &p.pre[i]
-			if err := hooks.Run(ctx, t.Exec, p.Pod, c); err != nil && ctx.Err() == nil {
+			if err := t.runPre(ctx, p.Pod, c); err != nil && ctx.Err() == nil {
 				r.hook(p.Pod, c.OnError, fmt.Errorf("pre %w", err))
 				if c.OnError != v1alpha1.HookContinue {
 					p.err = err
@@ -123,6 +125,18 @@ func (g *freezeGroup) prepare(ctx context.Context, t *Taker, r *Result) {
 			}
 		}
 	})
+}
+
+// runPre runs a pre hook. A backup that is cancelled meanwhile gives it some time to end: what is given up in the middle could freeze after it was undone.
+func (t *Taker) runPre(ctx context.Context, p *hooks.Pod, c *hooks.Command) error {
+	own, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() {
+		if t.Sleep(own, preGrace) == nil {
+			cancel()
+		}
+	})()
+	return hooks.Run(own, t.Exec, p, c)
 }
 
 // thaw runs the post hooks of the pods whose turn had come, all of them whatever became of each. It says whether one of them may not have

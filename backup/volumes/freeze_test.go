@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -182,10 +183,9 @@ func TestGroupOrder(t *testing.T) {
 }
 
 func lostOnce(command, pod string) func(podexec.Request) error {
-	lost := false
+	var lost atomic.Bool
 	return func(r podexec.Request) error {
-		if !lost && r.Command[0] == command && r.Pod == pod {
-			lost = true
+		if r.Command[0] == command && r.Pod == pod && lost.CompareAndSwap(false, true) {
 			return errors.New("reset")
 		}
 		return nil
@@ -205,38 +205,67 @@ func sortedSteps(diary []string) []string {
 	return diary
 }
 
-// TestGroupCancelled ends the backup's context in a pre hook: the post hooks run with one that lives, and a post hook that does not arrive leaves the note for
-// the next attempt.
+// TestGroupCancelled ends the backup's context in a pre hook. The hook may end by itself, or is given up after a while; the post hooks run with a context that
+// lives, and one that does not arrive leaves the note for the next attempt.
 func TestGroupCancelled(t *testing.T) {
-	for _, arrives := range []bool{true, false} {
+	for _, c := range []struct {
+		name             string
+		patient, arrives bool
+		want             []string
+	}{
+		{"the pre hook ends", true, true, []string{"pre x", "post x"}},
+		{"the pre hook hangs", false, true, []string{"pre x", "given up", "post x"}},
+		{"the post hook does not arrive", true, false, []string{"pre x", "post x", "post x", "post x"}},
+	} {
 		ctx, cancel := context.WithCancel(t.Context())
 		ex := &cluster{}
-		ex.answer = func(r podexec.Request) error {
+		run := func(own context.Context, r podexec.Request) error {
 			if r.Command[0] == "pre" {
 				cancel()
-				return context.Canceled
+				if !c.patient {
+					<-own.Done()
+					ex.note("given up")
+					return own.Err()
+				}
+				return nil
 			}
-			if !arrives {
+			if !c.arrives {
 				return errors.New("reset")
 			}
 			return nil
 		}
 		forgotten := false
-		taker := &Taker{Exec: ex, Sleep: func(context.Context, time.Duration) error { return nil }, Freeze: func(context.Context, []string) (func(context.Context) error, error) {
-			return func(ctx context.Context) error {
-				forgotten = ctx.Err() == nil
-				return nil
-			}, nil
-		}}
+		taker := &Taker{
+			Exec: executorFunc(func(own context.Context, r podexec.Request) error {
+				ex.note("%s %s", r.Command[0], r.Pod)
+				if own.Err() != nil {
+					ex.note("with a context that is over")
+				}
+				return run(own, r)
+			}),
+			Sleep: func(own context.Context, d time.Duration) error {
+				if d == preGrace && c.patient {
+					<-own.Done()
+				}
+				return own.Err()
+			},
+			Freeze: func(context.Context, []string) (func(context.Context) error, error) {
+				return func(ctx context.Context) error {
+					forgotten = ctx.Err() == nil
+					return nil
+				}, nil
+			},
+		}
 		r := &Result{}
 		_, err := taker.freeze(ctx, Request{Pods: []hooks.Pod{hooked("shop", "x", "")}}, nil, taker.fileCopies(Request{}, nil, 0, r))
 		cancel()
-		want := []string{"pre x", "post x"}
-		if !arrives {
-			want = append(want, "post x", "post x")
-		}
-		if !errors.Is(err, context.Canceled) || forgotten != arrives || !slices.Equal(ex.diary, want) {
-			t.Errorf("arrives %v: %v, forgotten %v, %v", arrives, err, forgotten, ex.diary)
+		if !errors.Is(err, context.Canceled) || forgotten != c.arrives || !slices.Equal(ex.diary, c.want) {
+			t.Errorf("%s: %v, forgotten %v, %v", c.name, err, forgotten, ex.diary)
 		}
 	}
 }
+
+// executorFunc is an Executor that is one function.
+type executorFunc func(context.Context, podexec.Request) error
+
+func (f executorFunc) Exec(ctx context.Context, req podexec.Request) error { return f(ctx, req) }

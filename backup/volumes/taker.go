@@ -114,6 +114,12 @@ func (r *Result) skip(c *Claim, reason, format string, args ...any) {
 	r.Skipped = append(r.Skipped, remark(c.Ref(), reason, format, args...))
 }
 
+func (r *Result) note(format string, args ...any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.Notes = append(r.Notes, fmt.Sprintf(format, args...))
+}
+
 // hook tells of a pod's hook that failed.
 func (r *Result) hook(p *hooks.Pod, mode v1alpha1.HookErrorMode, err error) {
 	r.mu.Lock()

@@ -132,7 +132,7 @@ func (a *app) printBackups(out *outputFlag, p *place, entries []archive.Entry, s
 			status = "Deleting"
 		}
 		table.Add(e.Name, status, term.Count(int64(b.Status.Counts.Items)), term.Count(int64(b.Status.Counts.Errors)), term.Count(int64(b.Status.Counts.Warnings)),
-			term.Bytes(b.Status.StoredBytes), term.Age(now, e.Record.Started), expiryText(e, now), e.Record.Cluster.Name, volumesText(b.Status.Counts), e.Record.Cluster.Version, signed, e.UID)
+			term.Bytes(b.Status.StoredBytes), term.Age(now, e.Record.Started), expiryText(e, now), orElse(e.Record.Cluster.Name, e.Record.Cluster.UID), volumesText(b.Status.Counts), e.Record.Cluster.Version, signed, e.UID)
 	}
 	return a.printTable(&table, out.format, "No backups in location "+p.object.Name+".")
 }

@@ -38,7 +38,7 @@ It logs JSON lines to standard output. Any moment is a good one to stop it: what
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&opts.Namespace, "namespace", "kedge", "`namespace` of Kedge's objects")
-	flags.StringVar(&opts.ClusterName, "cluster-name", "", "what people call this cluster; it is written into backups (default: the kubeconfig's name of it)")
+	flags.StringVar(&opts.ClusterName, "cluster-name", "", "what people call this cluster; it is written into backups (default: the kubeconfig's name of it; in a pod none, and its uid is shown)")
 	flags.StringVar(&opts.MetricsAddress, "metrics-address", ":8080", "`address` of Prometheus metrics; 0 serves none")
 	flags.StringVar(&opts.HealthAddress, "health-address", ":8081", "`address` of /healthz and /readyz; 0 serves none")
 	flags.BoolVar(&opts.LeaderElection, "leader-elect", true, "let only one of several servers work")
@@ -54,6 +54,9 @@ It logs JSON lines to standard output. Any moment is a good one to stop it: what
 	a.kube.bind(flags)
 	return cmd
 }
+
+// accountFile is what a pod knows its service account by.
+const accountFile = "/var/run/secrets/kubernetes.io/serviceaccount/token"
 
 // serve runs the server until it is told to stop.
 func (a *app) serve(ctx context.Context, opts server.Options, notifications string) (err error) {
@@ -83,7 +86,9 @@ func (a *app) serve(ctx context.Context, opts server.Options, notifications stri
 	handler := slog.NewJSONHandler(a.env.Stdout, nil)
 	opts.Version, opts.Now, opts.Log = version, a.env.Now, logr.FromSlogHandler(handler)
 	opts.Metrics = ctrlmetrics.Registry
-	opts.ClusterName = orElse(opts.ClusterName, name)
+	if cfg.BearerTokenFile != accountFile { // a pod knows the API server by an address that many clusters have
+		opts.ClusterName = orElse(opts.ClusterName, name)
+	}
 	if host, err := os.Hostname(); err == nil { // a pod's is its name
 		opts.Identity = host + "_" + string(uuid.NewUUID())
 	}

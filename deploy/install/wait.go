@@ -2,11 +2,15 @@ package install
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
+	"strings"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"kedge.dev/kedge/internal/kube"
@@ -66,11 +70,33 @@ func (i *Installer) complaint(ctx context.Context) string {
 	}
 	for n := range list.Items {
 		pod := &list.Items[n]
-		if reason := podComplaint(pod); reason != "" {
+		reason := podComplaint(pod)
+		if reason == "" {
+			reason = i.lastWarning(ctx, pod.GetName())
+		}
+		if reason != "" {
 			return "pod " + pod.GetName() + ": " + reason
 		}
 	}
 	return ""
+}
+
+// lastWarning is the newest event that complains of a pod: a kubelet that cannot mount a volume says so nowhere else. The scheduler's do not
+// count, since a condition of the pod says whether what they tell is still so.
+func (i *Installer) lastWarning(ctx context.Context, pod string) string {
+	response, err := i.Client.Do(ctx, kube.Request{
+		Path:  "/api/v1/namespaces/" + url.PathEscape(i.Namespace) + "/events",
+		Query: url.Values{"fieldSelector": {"involvedObject.name=" + pod + ",type=Warning,reason!=FailedScheduling"}},
+	})
+	if err != nil {
+		return ""
+	}
+	var list corev1.EventList
+	if err := json.Unmarshal(response.Body, &list); err != nil || len(list.Items) == 0 {
+		return ""
+	}
+	last := slices.MaxFunc(list.Items, func(a, b corev1.Event) int { return a.LastTimestamp.Compare(b.LastTimestamp.Time) })
+	return last.Reason + ": " + last.Message
 }
 
 func podComplaint(pod *unstructured.Unstructured) string {
@@ -80,10 +106,15 @@ func podComplaint(pod *unstructured.Unstructured) string {
 		if !ok {
 			continue
 		}
-		if reason, _, _ := unstructured.NestedString(status, "state", "waiting", "reason"); reason != "" {
-			message, _, _ := unstructured.NestedString(status, "state", "waiting", "message")
-			return reason + ": " + message
+		message, _, _ := unstructured.NestedString(status, "state", "waiting", "message")
+		if message == "" { // "ContainerCreating" says nothing
+			continue
 		}
+		reason, _, _ := unstructured.NestedString(status, "state", "waiting", "reason")
+		if said, _, _ := unstructured.NestedString(status, "lastState", "terminated", "message"); said != "" {
+			message += "; it ended with: " + strings.TrimSpace(said)
+		}
+		return reason + ": " + message
 	}
 	conditions, _, _ := unstructured.NestedSlice(pod.Object, "status", "conditions")
 	for _, c := range conditions {

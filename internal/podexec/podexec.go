@@ -7,12 +7,14 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-logr/logr"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/remotecommand"
+	"k8s.io/client-go/transport"
 	"k8s.io/client-go/util/exec"
 	"k8s.io/klog/v2"
 	"k8s.io/streaming/pkg/httpstream"
@@ -66,6 +68,7 @@ func New(cfg *rest.Config) (*Client, error) {
 		return nil, fmt.Errorf("make a client for commands in containers: read the server's address %q: %w", cfg.Host, err)
 	}
 	cfg.Timeout = 0 // of whole requests, which last as long as a command
+	cfg.WrapTransport = transport.Wrappers(watch, cfg.WrapTransport)
 	return &Client{cfg: cfg, base: base}, nil
 }
 
@@ -73,7 +76,9 @@ func New(cfg *rest.Config) (*Client, error) {
 // The error is an *ExitError where the command ended with another code than 0, wraps ErrTimeout, ErrForbidden or ErrGone, or is the context's.
 // Any other means that nobody knows whether the command began.
 func (c *Client) Exec(ctx context.Context, req Request) error {
-	run := klog.NewContext(ctx, logr.Discard()) // client-go would log what a connection says that was given up
+	var sent atomic.Bool
+	run := context.WithValue(ctx, sentKey{}, &sent)
+	run = klog.NewContext(run, logr.Discard()) // client-go would log what a connection says that was given up
 	if req.Timeout > 0 {
 		var cancel context.CancelFunc
 		run, cancel = context.WithTimeout(run, req.Timeout)
@@ -94,6 +99,8 @@ func (c *Client) Exec(ctx context.Context, req Request) error {
 		return &ExitError{Code: exit.Code, Output: text}
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
+	case run.Err() != nil && !sent.Load():
+		return fmt.Errorf("it could not be asked for within %s: %w", req.Timeout, err)
 	case run.Err() != nil:
 		return fmt.Errorf("%w: %s", ErrTimeout, req.Timeout)
 	case forbidden(err):
@@ -130,6 +137,25 @@ func (c *Client) stream(ctx context.Context, req Request, opts remotecommand.Str
 	// SPDY's errors have the server's text, the WebSocket's its reason.
 	return &refusal{err, upgrade.Cause}
 }
+
+// sentKey is of the context's value that notes that a request was sent: who waits for a lease before his requests may wait too long.
+type sentKey struct{}
+
+// watch notes requests right before they are sent, behind all that may hold them up.
+func watch(next http.RoundTripper) http.RoundTripper { return &watched{next} }
+
+type watched struct{ next http.RoundTripper }
+
+// RoundTrip implements http.RoundTripper.
+func (w *watched) RoundTrip(req *http.Request) (*http.Response, error) {
+	if sent, ok := req.Context().Value(sentKey{}).(*atomic.Bool); ok {
+		sent.Store(true)
+	}
+	return w.next.RoundTrip(req)
+}
+
+// WrappedRoundTripper gives the transport below; client-go looks through transports for what they can do.
+func (w *watched) WrappedRoundTripper() http.RoundTripper { return w.next }
 
 // refusal is an answer of the server in words, and as it can be tested for.
 type refusal struct{ words, reason error }

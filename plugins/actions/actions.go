@@ -73,7 +73,7 @@ func All(opts Options) []plugins.Action {
 		claim(opts), volume(opts), storageClass(opts), snapshot(opts), snapshotContent(opts),
 		&serviceAccount{policy: opts.Policy}, secret(), &awsAuth{}, configMap(),
 		namespace(), ingress(), apiService(), definition(), clusterRole(),
-		serverManaged(opts), ipAddress(),
+		serverManaged(opts), ipAddress(), initHook(),
 	}
 }
 
@@ -115,6 +115,7 @@ const (
 	ReasonChanged       = "Changed"       // something means or is something else now
 	ReasonMerged        = "Merged"        // it was merged into what was there
 	ReasonEmptyVolume   = "EmptyVolume"   // a claim gets a new, empty volume
+	ReasonHookLeftOut   = "HookLeftOut"   // an init container that an annotation asks for is not added
 )
 
 func (o Options) volumeName(name string) string {

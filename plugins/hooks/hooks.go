@@ -47,6 +47,7 @@ type Command struct {
 type Set struct{ list []compiled }
 
 type compiled struct {
+	name string
 	chooser
 	pre, post []Command
 }
@@ -74,7 +75,7 @@ func Compile(list []v1alpha1.BackupHook) (*Set, error) {
 func (s *Set) Empty() bool { return s == nil || len(s.list) == 0 }
 
 func compile(field string, h *v1alpha1.BackupHook) (compiled, error) {
-	var out compiled
+	out := compiled{name: h.Name}
 	if len(h.Pre)+len(h.Post) == 0 {
 		return out, fmt.Errorf("%s: hook %q has neither pre nor post commands", field, h.Name)
 	}
@@ -155,6 +156,18 @@ func checkTimeout(d time.Duration) error {
 // May says whether the spec has hooks for pods of a namespace with these labels.
 func (s *Set) May(namespace string, podLabels map[string]string) bool {
 	return s != nil && slices.ContainsFunc(s.list, func(h compiled) bool { return h.matches(namespace, podLabels) })
+}
+
+// Idle names the hooks that none of the pods matches: their selections may be misspelt.
+func (s *Set) Idle(pods []Pod) []string {
+	var out []string
+	for i := 0; s != nil && i < len(s.list); i++ {
+		h := &s.list[i]
+		if !slices.ContainsFunc(pods, func(p Pod) bool { return h.matches(p.Namespace, p.Labels) }) {
+			out = append(out, h.name)
+		}
+	}
+	return out
 }
 
 // Of gives the commands of one phase for a pod. Those of its annotations win over the spec's.

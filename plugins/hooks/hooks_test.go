@@ -82,6 +82,9 @@ func TestSelection(t *testing.T) {
 			t.Errorf("%s: the pod is passed over", c.name)
 		}
 	}
+	if got := set.Idle([]Pod{{Namespace: "shop"}}); !slices.Equal(got, []string{"db"}) {
+		t.Errorf("idle are %v", got)
+	}
 	var none *Set
 	if none.May("shop", nil) || !none.Empty() || none.Of(&Pod{}, Pre) != nil {
 		t.Error("no spec has hooks")

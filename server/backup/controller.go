@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -57,6 +58,8 @@ type Reconciler struct {
 	Patience *attempts.Patience
 	Metrics  *metrics.Recorder
 	Now      func() time.Time
+
+	thawing sync.Map // uids of cancelled backups, of which the pool's work is to undo what an attempt that was cut off has left
 }
 
 // SetupWithManager registers the controller.
@@ -112,6 +115,12 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 func (r *Reconciler) step(ctx context.Context, b *v1alpha1.Backup) (pool.Work[*archive.Record], error) {
 	state := r.Pool.State(b.UID)
 	if b.Spec.Cancel && state.Phase != pool.Ended {
+		if _, thawing := r.thawing.Load(b.UID); thawing && state.Phase != pool.Unknown {
+			return nil, nil // its end is told by the pool
+		}
+		if cutOff(b, state.Phase) {
+			return r.thaw(ctx, b)
+		}
 		r.Pool.Cancel(b.UID)
 		if state.Phase == pool.Running {
 			return nil, nil // its end is told by the pool
@@ -128,6 +137,23 @@ func (r *Reconciler) step(ctx context.Context, b *v1alpha1.Backup) (pool.Work[*a
 	case pool.Unknown:
 	}
 	return r.prepare(ctx, b)
+}
+
+// cutOff says whether an attempt may have been, of which the pool knows nothing.
+func cutOff(b *v1alpha1.Backup, phase pool.Phase) bool {
+	return phase == pool.Unknown && b.Status.Attempts > 0 || phase == pool.Queued && b.Status.Attempts > 1
+}
+
+// thaw gives the work that ends a cancelled backup whose attempt was cut off: hooks may have left applications frozen.
+func (r *Reconciler) thaw(ctx context.Context, b *v1alpha1.Backup) (pool.Work[*archive.Record], error) {
+	place, err := r.Registry.Get(ctx, b.Spec.StorageLocation)
+	if err != nil {
+		return nil, err
+	}
+	r.Pool.Forget(b.UID) // what waits for its turn, and never gets it
+	r.thawing.Store(b.UID, true)
+	r.set(b, status.Condition{Type: status.Ready, Status: metav1.ConditionUnknown, Reason: "InProgress", Message: "The backup is being cancelled: what an attempt that was cut off has left is undone."})
+	return r.Runner.Thaw(b.DeepCopy(), place), nil
 }
 
 // prepare checks the spec and gives the work. Where an earlier attempt, of this server or another, was cut off, this is how it begins again.
@@ -216,6 +242,7 @@ func (r *Reconciler) note(b *v1alpha1.Backup, state pool.State[*archive.Record])
 // ended takes over what the work returned.
 func (r *Reconciler) ended(b *v1alpha1.Backup, state pool.State[*archive.Record]) error {
 	err, s := state.Err, &b.Status
+	r.thawing.Delete(b.UID)
 	switch {
 	case err == nil:
 		r.sealed(b, state.Result)

@@ -72,6 +72,21 @@ func (r *Runner) Work(b *v1alpha1.Backup, place *location.Place) pool.Work[*arch
 	}
 }
 
+// Thaw is the work of a backup that was cancelled when an attempt at it had been cut off: it runs the post hooks that the attempt owes, and ends
+// with ErrCancelled.
+func (r *Runner) Thaw(b *v1alpha1.Backup, place *location.Place) pool.Work[*archive.Record] {
+	return func(ctx context.Context, report func(v1alpha1.Progress)) (*archive.Record, error) {
+		engine, err := r.engine(ctx, b, place, report)
+		if err != nil {
+			return nil, err
+		}
+		if err := engine.Thaw(ctx, backup.Request{Name: b.Name, UID: string(b.UID), Spec: b.Spec}); err != nil {
+			return nil, err
+		}
+		return nil, pool.ErrCancelled
+	}
+}
+
 // recorded gives the commit record of a backup; nil where there is none yet.
 func recorded(ctx context.Context, place *location.Place, uid string) (*archive.Record, error) {
 	entry, err := place.Archive.Find(ctx, uid)

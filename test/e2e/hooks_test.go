@@ -287,11 +287,14 @@ spec:
     labelSelector: {matchLabels: {app: cache}}
     pre: [{command: %s}]
     post: [{container: main, command: %s, timeout: 10s}]
+  - name: misspelt
+    labelSelector: {matchLabels: {app: cash}}
+    pre: [{command: ["false"]}]
 `, w.writes("flush", "true"), w.writes("done", "true"))
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, stderr, code := w.kedge(t.Context(), "backup", "create", "flushed", "-f", file, "--kubeconfig", w.kubeconfig); code != 0 {
+	if _, stderr, code := w.kedge(t.Context(), "backup", "create", "flushed", "-f", file, "--kubeconfig", w.kubeconfig); code != 0 || !strings.Contains(stderr, `hook "misspelt" is for no pod`) {
 		t.Errorf("exit code %d: %s", code, stderr)
 	}
 	if diff := cmp.Diff([]string{"flush", "done"}, w.diary(t)); diff != "" {

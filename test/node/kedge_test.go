@@ -209,6 +209,14 @@ func TestServerRuns(t *testing.T) {
 		}
 		w.checkProcess(t, &pods[i])
 	}
+	w.kedge(t, "backup", "create", "config", "--include-namespaces", kedgeNamespace, "--wait")
+	system, err := w.clients.CoreV1().Namespaces().Get(t.Context(), "kube-system", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if shown := w.kedge(t, "backup", "get", "config"); !strings.Contains(shown, string(system.UID)) {
+		t.Errorf("the cluster's uid %s is not in:\n%s", system.UID, shown)
+	}
 	w.until(t, "the location is available", func(ctx context.Context) (bool, string) {
 		out, err := w.command(ctx, "location", "get", "main", "-o", "json").CombinedOutput()
 		return err == nil && strings.Contains(string(out), `"phase": "Available"`), string(out)
@@ -254,8 +262,11 @@ func pidOf(t *testing.T, container string) int {
 	t.Helper()
 	pid := 0
 	err := filepath.WalkDir("/sys/fs/cgroup", func(path string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) { // cgroups come and go
+			return nil
+		}
 		if err != nil || d.Name() != container {
-			return nil // cgroups come and go
+			return err
 		}
 		text, err := os.ReadFile(filepath.Join(path, "cgroup.procs"))
 		if err != nil {

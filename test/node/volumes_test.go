@@ -221,7 +221,7 @@ func TestMoverIsKilled(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := io.CopyN(file, rand.Reader, 768<<20); err != nil {
+	if _, err := io.CopyN(file, rand.Reader, 512<<20); err != nil {
 		t.Fatal(err)
 	}
 	if err := file.Close(); err != nil {

@@ -22,6 +22,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/util/retry"
 	"k8s.io/cri-streaming/pkg/streaming/remotecommand"
 	utilexec "k8s.io/utils/exec"
 )
@@ -69,17 +70,29 @@ func StartKubelet(t testing.TB, clients kubernetes.Interface, name string) *Kube
 		t.Fatal(err)
 	}
 	ctx := t.Context()
-	node, err := clients.CoreV1().Nodes().Create(ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
+	if _, err := clients.CoreV1().Nodes().Create(ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	err = retry.RetryOnConflict(retry.DefaultBackoff, func() error { // controllers look after nodes too
+		return k.register(ctx, host, int32(port))
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	node.Status.Addresses = []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: host}}
-	node.Status.DaemonEndpoints.KubeletEndpoint.Port = int32(port)
-	node.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue, LastHeartbeatTime: metav1.Now()}}
-	if _, err := clients.CoreV1().Nodes().UpdateStatus(ctx, node, metav1.UpdateOptions{}); err != nil {
-		t.Fatal(err)
-	}
 	return k
+}
+
+// register writes the node's status.
+func (k *Kubelet) register(ctx context.Context, host string, port int32) error {
+	node, err := k.clients.CoreV1().Nodes().Get(ctx, k.Node, metav1.GetOptions{})
+	if err != nil {
+		return err
+	}
+	node.Status.Addresses = []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: host}}
+	node.Status.DaemonEndpoints.KubeletEndpoint.Port = port
+	node.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue, LastHeartbeatTime: metav1.Now()}}
+	_, err = k.clients.CoreV1().Nodes().UpdateStatus(ctx, node, metav1.UpdateOptions{})
+	return err
 }
 
 // Run makes a pod on the node and says that it runs. The pod may lack everything but its name and namespace.
@@ -103,11 +116,18 @@ func (k *Kubelet) Run(t testing.TB, pod *corev1.Pod) *corev1.Pod {
 			t.Fatal(err)
 		}
 	}
-	made, err := k.started(t.Context(), made)
+	var running *corev1.Pod
+	err := retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+		fresh, err := k.clients.CoreV1().Pods(made.Namespace).Get(t.Context(), made.Name, metav1.GetOptions{})
+		if err == nil {
+			running, err = k.started(t.Context(), fresh)
+		}
+		return err
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return made
+	return running
 }
 
 // started says that a pod runs, and gives it a folder.

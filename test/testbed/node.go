@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -55,6 +56,9 @@ type Node struct {
 	programs machinePrograms
 	dir      string
 	process  *process
+
+	mu      sync.Mutex
+	reached map[string]string // by address of this machine, that of the node
 }
 
 // Node is the cluster's; nil where it was started without.
@@ -144,9 +148,26 @@ func nodeReady(ctx context.Context, clients kubernetes.Interface) error {
 
 // Reach lets pods connect to a server of this machine's loopback interface ("127.0.0.1:7070"), and gives the address by which they do.
 func (n *Node) Reach(ctx context.Context, address string) (string, error) {
-	_, port, err := net.SplitHostPort(address)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if inside := n.reached[address]; inside != "" {
+		return inside, nil
+	}
+	inside, err := n.reach(ctx, address)
 	if err != nil {
 		return "", fmt.Errorf("show %s to pods: %w", address, err)
+	}
+	if n.reached == nil {
+		n.reached = map[string]string{}
+	}
+	n.reached[address] = inside
+	return inside, nil
+}
+
+func (n *Node) reach(ctx context.Context, address string) (string, error) {
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return "", err
 	}
 	inside := net.JoinHostPort(nodeAddress, port)
 	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -160,12 +181,12 @@ func (n *Node) Reach(ctx context.Context, address string) (string, error) {
 	}
 	resp, err := client.Do(req)
 	if err != nil {
-		return "", fmt.Errorf("show %s to pods: %w", address, err)
+		return "", err
 	}
 	defer func() { _ = resp.Body.Close() }()
 	if resp.StatusCode != http.StatusOK {
 		text, _ := io.ReadAll(io.LimitReader(resp.Body, 1024))
-		return "", fmt.Errorf("show %s to pods: %s", address, strings.TrimSpace(string(text)))
+		return "", errors.New(strings.TrimSpace(string(text)))
 	}
 	return inside, nil
 }
@@ -191,6 +212,11 @@ func (n *Node) Import(ctx context.Context, image Image) error {
 
 // end tells the node to end, so that it can remove its cgroups.
 func (n *Node) end() {
+	select {
+	case <-n.process.done: // its id may be another's by now
+		return
+	default:
+	}
 	_ = syscall.Kill(n.process.cmd.Process.Pid, syscall.SIGTERM)
 	select {
 	case <-n.process.done:

@@ -89,7 +89,7 @@ conf_dir = %q
 `, n.file("containerd"), n.file("containerd.sock"), sandboxImage, filepath.Join(n.programs.debian, "usr/lib/cni"), n.file("cni"))
 }
 
-// kubeletConfig: no cgroups by quality of service, which would be at the root of the machine's; no eviction of what fits the machine.
+// kubeletConfig: a name service that nobody runs, without whose address each pod would be warned of; no cgroups by quality of service, which would be at the root of the machine's; no eviction of what fits the machine.
 func (n *Node) kubeletConfig() string {
 	return fmt.Sprintf(`apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
@@ -110,6 +110,7 @@ evictionHard: {memory.available: 50Mi, nodefs.available: 1%%, imagefs.available:
 imageGCHighThresholdPercent: 100
 imageGCLowThresholdPercent: 99
 resolvConf: %[4]s
+clusterDNS: [10.96.0.10]
 volumePluginDir: %[5]s
 nodeStatusUpdateFrequency: 5s
 syncFrequency: 10s

@@ -31,14 +31,10 @@ type machinePrograms struct {
 	debian             string // where the packages of containerd are unpacked
 }
 
-// BuildNode makes sure that everything is there that nodes of these versions need.
-func BuildNode(ctx context.Context, versions ...string) error {
-	for _, v := range versions {
-		if _, err := nodePrograms(ctx, v); err != nil {
-			return err
-		}
-	}
-	return nil
+// BuildNode makes sure that everything is there that nodes of a version need. It fails with [ErrNoNode] where this machine cannot run one.
+func BuildNode(ctx context.Context, version string) error {
+	_, err := nodePrograms(ctx, version)
+	return err
 }
 
 func nodePrograms(ctx context.Context, version string) (machinePrograms, error) {

@@ -64,8 +64,9 @@ func newPlace(t *testing.T, name, level, script string) *place {
 	}
 	settings := mover.Settings{Namespace: name, Image: image, Secret: "kedge-location"}
 	p := &place{Mover: settings.With(client, "main", time.Now), clients: clients}
+	folder := t.TempDir()
 	p.runner = podrunner.Start(t, podrunner.Options{
-		Clients: clients, Namespace: name, Images: map[string]string{image: program}, Folders: map[string]string{handle: t.TempDir()},
+		Clients: clients, Namespace: name, Images: map[string]string{image: program}, Folder: func(string) string { return folder },
 	})
 	return p
 }
@@ -179,6 +180,39 @@ func TestResults(t *testing.T) {
 				t.Errorf("%d pods ran", n)
 			}
 		})
+	}
+}
+
+// TestResultIsLost: a Job that has succeeded, but whose pod is removed before its result is read, is run again; not for ever.
+func TestResultIsLost(t *testing.T) {
+	for losses, want := range map[int]error{1: nil, 5: mover.ErrFailed} {
+		name := fmt.Sprint("losing-", losses)
+		p := newPlace(t, name, "baseline", `echo '{"operation":"copy","copy":"abc","code":0}' > "$result"`)
+		left := losses
+		p.Sleep = func(ctx context.Context, _ time.Duration) error {
+			for left > 0 { // nobody looks before the Job has succeeded, and its pod is gone
+				jobs, err := p.clients.BatchV1().Jobs(name).List(ctx, metav1.ListOptions{})
+				if err != nil {
+					return err
+				}
+				if len(jobs.Items) == 0 || jobs.Items[0].DeletionTimestamp != nil {
+					break // it is being removed
+				}
+				if jobs.Items[0].Status.Succeeded > 0 {
+					left--
+					return p.clients.CoreV1().Pods(name).DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{})
+				}
+				time.Sleep(20 * time.Millisecond)
+			}
+			time.Sleep(50 * time.Millisecond)
+			return ctx.Err()
+		}
+		if r, err := p.Copy(t.Context(), "cluster-uid", task()); !errors.Is(err, want) || want == nil && (err != nil || r.Copy != "abc") {
+			t.Errorf("%d losses: copied %+v, %v", losses, r, err)
+		}
+		if n := len(p.runner.Runs()); n != min(losses, 2)+1 {
+			t.Errorf("%d losses: %d pods ran", losses, n)
+		}
 	}
 }
 

@@ -32,7 +32,12 @@ const (
 	startTime = 15 * time.Minute
 	// cleanTime bounds the removal of what a Job needed; what stays is found by its label.
 	cleanTime = 5 * time.Minute
+	// maxLost is how often a Job is run again whose result was lost.
+	maxLost = 2
 )
+
+// errLost means that a Job has succeeded, and that the pod which has its result is gone.
+var errLost = fmt.Errorf("%w: its pod was removed before its result was read", ErrFailed)
 
 // Copy copies the files of a volume, whose next copy is compared with this one.
 func (m *Mover) Copy(ctx context.Context, cluster string, t Task) (Result, error) {
@@ -47,9 +52,20 @@ func (m *Mover) Restore(ctx context.Context, copyID string, t Task) (Result, err
 	return m.run(ctx, &t, "restore")
 }
 
-// run makes the task's objects, waits for the Job's result, and removes them; what cannot be removed is Sweep's. A result that lacks files has
-// no error.
+// run runs a Job until it has a result. One whose pod is removed after its success (with its node, or by hand), before the result was read, is run once
+// more: what it did is done, so this takes little time.
 func (m *Mover) run(ctx context.Context, t *Task, operation string) (Result, error) {
+	for lost := 0; ; lost++ {
+		result, err := m.once(ctx, t, operation)
+		if lost == maxLost || !errors.Is(err, errLost) {
+			return result, err
+		}
+	}
+}
+
+// once makes the task's objects, waits for the Job's result, and removes them; what cannot be removed is Sweep's. A result that lacks files has
+// no error.
+func (m *Mover) once(ctx context.Context, t *Task, operation string) (Result, error) {
 	defer func() {
 		// Whoever cancels wants the pod to end, too, but not to wait for it.
 		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanTime)
@@ -109,8 +125,8 @@ func (m *Mover) follow(ctx context.Context, t *Task) (Result, error) {
 		slices.SortFunc(list.Items, func(a, b corev1.Pod) int {
 			return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(a.Name, b.Name))
 		})
-		if ended, why := jobEnded(&job); ended {
-			return outcome(list.Items, why)
+		if end := jobEnded(&job); end != nil {
+			return outcome(list.Items, end)
 		}
 		if m.Now().Sub(began) > startTime && !slices.ContainsFunc(list.Items, started) {
 			return Result{}, fmt.Errorf("%w in %v: %s", ErrNotStarted, startTime, m.obstacle(ctx, t, list.Items))
@@ -118,14 +134,15 @@ func (m *Mover) follow(ctx context.Context, t *Task) (Result, error) {
 	}
 }
 
-// jobEnded says whether all is over, its pods included.
-func jobEnded(job *batchv1.Job) (ended bool, why string) {
-	for _, c := range job.Status.Conditions {
+// jobEnded is the condition that says that all is over, its pods included; nil before.
+func jobEnded(job *batchv1.Job) *batchv1.JobCondition {
+	for i := range job.Status.Conditions {
+		c := &job.Status.Conditions[i]
 		if c.Status == corev1.ConditionTrue && (c.Type == batchv1.JobComplete || c.Type == batchv1.JobFailed) {
-			return true, c.Reason + ": " + c.Message
+			return c
 		}
 	}
-	return false, ""
+	return nil
 }
 
 func started(pod corev1.Pod) bool {
@@ -133,7 +150,7 @@ func started(pod corev1.Pod) bool {
 }
 
 // outcome reads the result of the last pod that left one.
-func outcome(all []corev1.Pod, why string) (Result, error) {
+func outcome(all []corev1.Pod, job *batchv1.JobCondition) (Result, error) {
 	said := ""
 	for i := range slices.Backward(all) {
 		for _, s := range all[i].Status.ContainerStatuses {
@@ -152,12 +169,16 @@ func outcome(all []corev1.Pod, why string) (Result, error) {
 			return Result{}, fmt.Errorf("%w with exit code %d: %s", ErrFailed, r.Code, r.Error)
 		}
 	}
-	return Result{}, fmt.Errorf("%w: %s", ErrFailed, cmp.Or(said, why))
+	if job.Type == batchv1.JobComplete {
+		return Result{}, errLost
+	}
+	return Result{}, fmt.Errorf("%w: %s", ErrFailed, cmp.Or(said, job.Reason+": "+job.Message))
 }
 
-// obstacle says what keeps a pod from running.
+// obstacle says what keeps a pod from running. A kubelet that cannot mount a volume says so in events alone: the pod's conditions then only say that
+// its container does not run.
 func (m *Mover) obstacle(ctx context.Context, t *Task, all []corev1.Pod) string {
-	names := []string{t.name()}
+	var names []string
 	for i := range all {
 		names = append(names, all[i].Name)
 		for _, s := range all[i].Status.ContainerStatuses {
@@ -166,23 +187,40 @@ func (m *Mover) obstacle(ctx context.Context, t *Task, all []corev1.Pod) string 
 			}
 		}
 		for _, c := range all[i].Status.Conditions {
-			if c.Status == corev1.ConditionFalse && c.Message != "" {
+			if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse && c.Message != "" {
 				return c.Reason + ": " + c.Message
 			}
 		}
 	}
-	for _, name := range names {
-		var list corev1.EventList
-		if err := m.get(ctx, events.Path(m.Namespace, ""), url.Values{"fieldSelector": {"involvedObject.name=" + name}}, &list); err != nil {
-			continue
-		}
-		for i := range slices.Backward(list.Items) {
-			if list.Items[i].Type == corev1.EventTypeWarning {
-				return list.Items[i].Reason + ": " + list.Items[i].Message
-			}
+	for _, name := range append(names, t.name()) {
+		if said := m.lastWarning(ctx, name); said != "" {
+			return said
 		}
 	}
 	return "kubectl describe job -n " + m.Namespace + " " + t.name() + " may tell more"
+}
+
+// lastWarning is the newest event that complains of an object; "" where there is none to be seen. Those of the scheduler do not count: a pod's
+// condition says whether what they tell is still so.
+func (m *Mover) lastWarning(ctx context.Context, name string) string {
+	var list corev1.EventList
+	query := url.Values{"fieldSelector": {"involvedObject.name=" + name + ",type=Warning,reason!=FailedScheduling"}}
+	if err := m.get(ctx, events.Path(m.Namespace, ""), query, &list); err != nil || len(list.Items) == 0 {
+		return ""
+	}
+	last := slices.MaxFunc(list.Items, func(a, b corev1.Event) int { return when(&a).Compare(when(&b)) })
+	return last.Reason + ": " + last.Message
+}
+
+// when is the time of an event's last occurrence, which each of the two versions of events has elsewhere.
+func when(e *corev1.Event) time.Time {
+	switch {
+	case e.Series != nil:
+		return e.Series.LastObservedTime.Time
+	case !e.LastTimestamp.IsZero():
+		return e.LastTimestamp.Time
+	}
+	return e.EventTime.Time
 }
 
 func (m *Mover) get(ctx context.Context, path string, query url.Values, into any) error {

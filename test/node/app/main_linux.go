@@ -60,6 +60,8 @@ func run(args []string) error {
 			return err
 		}
 		return os.WriteFile(at(1), data, 0o644)
+	case "remove":
+		return os.Remove(at(1))
 	}
 	return fmt.Errorf("no such command: %q", args)
 }
