@@ -92,8 +92,7 @@ type Progress struct {
 	// Items were read so far, of about ItemsExpected (the server's own counts; 0 while unknown).
 	Items, ItemsExpected int64
 	Bytes                int64 // of JSON
-	// VolumesDone of Volumes are taken.
-	VolumesDone, Volumes int
+	Volumes              volumes.Progress
 }
 
 // Request is one backup to be made.

@@ -129,7 +129,9 @@ func (r *reading) probeInTurn(ctx context.Context, t *target, turn *turnstile, w
 		}
 		return nil
 	}
-	r.progress.expect(t.expected)
+	if t.take == selection.TakeMatching {
+		r.progress.expect(t.expected)
+	}
 	at, err := strconv.ParseUint(revision, 10, 64)
 	t.revision = at
 	t.alone = err != nil || at < r.bracket.low

@@ -3,6 +3,7 @@ package backup
 import (
 	"sync"
 
+	"kedge.dev/kedge/backup/volumes"
 	"kedge.dev/kedge/plugins/selection"
 )
 
@@ -59,11 +60,16 @@ func (p *progress) items(n, bytes int64) {
 	}
 }
 
+// done ends a resource. What was expected of it gives way to what was read: a selection by labels takes fewer than the server counts.
 func (p *progress) done(t *target) {
-	p.update(func(now *Progress) { now.ResourcesDone++; now.Resource = t.res.GroupResource() })
+	p.update(func(now *Progress) {
+		now.ResourcesDone++
+		now.Resource = t.res.GroupResource()
+		now.ItemsExpected += int64(t.items) - t.expected
+	})
 }
 
-// volumes tells how many volumes' data is taken.
-func (p *progress) volumes(done, total int) {
-	p.update(func(now *Progress) { now.VolumesDone, now.Volumes = done, total })
+// volumes tells how far the taking of volumes is.
+func (p *progress) volumes(v volumes.Progress) {
+	p.update(func(now *Progress) { now.Volumes = v })
 }

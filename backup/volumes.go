@@ -43,7 +43,7 @@ func (c *claims) sorted() []volumes.Claim {
 func (p *pass) taker() *volumes.Taker {
 	return &volumes.Taker{
 		Kube: p.Kube, Providers: p.Providers, Unconfigured: p.Unconfigured, Repository: p.Repository, Mover: p.Mover, Now: p.Now, Sleep: sleep,
-		Progress: func(done, total int) { p.progress.volumes(done, total) },
+		Progress: p.progress.volumes,
 		Hooks:    p.hooks, Exec: p.Exec,
 	}
 }

@@ -88,6 +88,12 @@ type Progress struct {
 	Total int64 `json:"total,omitempty"`
 	// Bytes of JSON that were read or written.
 	Bytes int64 `json:"bytes,omitempty"`
+	// VolumesDone of Volumes are taken, of a backup that takes any.
+	VolumesDone int `json:"volumesDone,omitempty"`
+	Volumes     int `json:"volumes,omitempty"`
+	// VolumeBytes of VolumeTotalBytes are read for copies of blocks; the second grows while the service lists what there is to copy.
+	VolumeBytes      int64 `json:"volumeBytes,omitempty"`
+	VolumeTotalBytes int64 `json:"volumeTotalBytes,omitempty"`
 }
 
 // Counts sum up a result; they come from counted outcomes, never from log lines.

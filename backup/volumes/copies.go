@@ -52,6 +52,7 @@ func (t *Taker) copies(ctx context.Context, req Request, todo []*taking) (err er
 					v.fail(ReasonCopyFailed, err)
 				}
 			}
+			t.count.done(same...)
 			return nil
 		})
 	}
@@ -89,10 +90,10 @@ func (t *Taker) copyVolume(ctx context.Context, repo *repository.Repository, req
 	if n := len(earlier); n > 0 && earlier[n-1].Snapshot != "" {
 		ask.Base = &earlier[n-1]
 	}
-	result, err := copyFrom(ctx, repo, provider, ask)
+	result, err := t.copyFrom(ctx, repo, provider, ask)
 	if ask.Base != nil && (errors.Is(err, plugins.ErrNoBase) || errors.Is(err, block.ErrBase)) {
 		ask.Base = nil
-		result, err = copyFrom(ctx, repo, provider, ask)
+		result, err = t.copyFrom(ctx, repo, provider, ask)
 	}
 	if err != nil {
 		return "", err
@@ -102,7 +103,7 @@ func (t *Taker) copyVolume(ctx context.Context, repo *repository.Repository, req
 	return result.Copy.ID, nil
 }
 
-func copyFrom(ctx context.Context, repo *repository.Repository, provider plugins.BlockSnapshots, ask block.Request) (block.Result, error) {
+func (t *Taker) copyFrom(ctx context.Context, repo *repository.Repository, provider plugins.BlockSnapshots, ask block.Request) (block.Result, error) {
 	base := ""
 	if ask.Base != nil {
 		base = ask.Base.Snapshot
@@ -111,7 +112,8 @@ func copyFrom(ctx context.Context, repo *repository.Repository, provider plugins
 	if err != nil {
 		return block.Result{}, err
 	}
-	return block.Copy(ctx, repo, source, ask, block.Options{})
+	volume := ask.Volume.Provider + "/" + ask.Volume.Handle
+	return block.Copy(ctx, repo, source, ask, block.Options{Progress: func(p block.Progress) { t.count.copying(volume, p) }})
 }
 
 // dropBases removes the snapshots with which this volume's copies were compared until now: the new one takes their place.

@@ -84,18 +84,16 @@ type fileCopies struct {
 	req    Request
 	owner  mover.Owner
 	all    []*taking
-	known  int // volumes that were taken otherwise
 	result *Result
 	slots  chan struct{}
 
-	mu   sync.Mutex
-	of   map[string]mover.Result // by storage, those that were made
-	done int
+	mu sync.Mutex
+	of map[string]mover.Result // by storage, those that were made
 }
 
-func (t *Taker) fileCopies(req Request, all []*taking, known int, r *Result) *fileCopies {
+func (t *Taker) fileCopies(req Request, all []*taking, r *Result) *fileCopies {
 	return &fileCopies{
-		Taker: t, req: req, owner: mover.Owner{Label: mover.LabelBackup, UID: req.UID}, all: all, known: known, result: r,
+		Taker: t, req: req, owner: mover.Owner{Label: mover.LabelBackup, UID: req.UID}, all: all, result: r,
 		slots: make(chan struct{}, moversAtOnce), of: map[string]mover.Result{},
 	}
 }
@@ -150,9 +148,7 @@ func (f *fileCopies) copyOne(ctx context.Context, same []*taking) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.of[same[0].storage] = result
-	if f.done += len(same); f.Progress != nil {
-		f.Progress(f.known+f.done, f.known+len(f.all))
-	}
+	f.count.done(same...)
 	return nil
 }
 

@@ -171,7 +171,7 @@ func TestGroupOrder(t *testing.T) {
 			return func(context.Context) error { ex.note("forget"); return nil }, c.refuse
 		}}
 		r := &Result{}
-		_, err := taker.freeze(t.Context(), Request{Pods: pods}, nil, taker.fileCopies(Request{}, nil, 0, r))
+		_, err := taker.freeze(t.Context(), Request{Pods: pods}, nil, taker.fileCopies(Request{}, nil, r))
 		if (err != nil) != c.ends || len(r.Errors) != c.errors {
 			t.Errorf("%s: %v, %v", c.name, err, r.Errors)
 		}
@@ -257,7 +257,7 @@ func TestGroupCancelled(t *testing.T) {
 			},
 		}
 		r := &Result{}
-		_, err := taker.freeze(ctx, Request{Pods: []hooks.Pod{hooked("shop", "x", "")}}, nil, taker.fileCopies(Request{}, nil, 0, r))
+		_, err := taker.freeze(ctx, Request{Pods: []hooks.Pod{hooked("shop", "x", "")}}, nil, taker.fileCopies(Request{}, nil, r))
 		cancel()
 		if !errors.Is(err, context.Canceled) || forgotten != c.arrives || !slices.Equal(ex.diary, c.want) {
 			t.Errorf("%s: %v, forgotten %v, %v", c.name, err, forgotten, ex.diary)

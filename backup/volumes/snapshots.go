@@ -109,17 +109,15 @@ func (t *Taker) wait(ctx context.Context, todo []*taking) error {
 	blind := map[plugins.VolumeSnapshotter]int{}
 	for pause := firstPause; ; pause = min(pause*3/2, lastPause) {
 		open := map[plugins.VolumeSnapshotter][]string{}
-		done := 0
 		for _, v := range todo {
 			if v.err != nil || v.snapshot.State == plugins.SnapshotCompleted {
-				done++
+				if v.err != nil || !v.method.Copies() {
+					t.count.done(v)
+				}
 				continue
 			}
 			p := v.provider.(plugins.VolumeSnapshotter) // provide has looked
 			open[p] = append(open[p], v.snapshot.ID)
-		}
-		if t.Progress != nil {
-			t.Progress(done, len(todo))
 		}
 		if len(open) == 0 {
 			return nil

@@ -64,8 +64,8 @@ type Taker struct {
 	Repository func(context.Context) (*repository.Repository, error)
 	// Mover has the files of volumes copied that no provider knows; nil means that it cannot be done here.
 	Mover *mover.Mover
-	// Progress tells how many of the volumes are done. It may be nil.
-	Progress func(done, total int)
+	// Progress tells how far the volumes are, one call at a time. It may be nil.
+	Progress func(Progress)
 
 	// Hooks are the spec's; nil where it has none. Pods may have some all the same.
 	Hooks *hooks.Set
@@ -75,6 +75,7 @@ type Taker struct {
 	Freeze func(ctx context.Context, uids []string) (forget func(context.Context) error, err error)
 
 	asked bool
+	count *counter
 }
 
 // Asked says whether providers were asked for snapshots, which may be there now.
@@ -161,6 +162,8 @@ func (t *Taker) Take(ctx context.Context, req Request) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	t.count = newCounter(len(todo), t.Progress)
+	t.count.done()
 	known, others := split(todo)
 	if len(known) > 0 { // else no provider is asked for anything: a cluster outside of its reach may have none that answers
 		t.asked = true
@@ -169,7 +172,7 @@ func (t *Taker) Take(ctx context.Context, req Request) (*Result, error) {
 		}
 	}
 	t.describeFolders(ctx, others, r)
-	copies := t.fileCopies(req, others, len(known), r)
+	copies := t.fileCopies(req, others, r)
 	if err := copies.begin(ctx); err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 
 	"kedge.dev/kedge/backup"
 	"kedge.dev/kedge/backup/archive"
@@ -66,8 +67,21 @@ func (a *app) previewBackup(ctx context.Context, engine *backup.Engine, request 
 // backupState is the engine's progress as the terminal shows it.
 func backupState(s backup.Progress) term.State {
 	state := term.State{Done: s.Items, Total: s.ItemsExpected, Bytes: s.Bytes, Doing: string(s.Stage)}
-	if s.Stage == backup.StageList && s.Resource != "" {
+	switch {
+	case s.Stage == backup.StageList && s.Resource != "":
 		state.Doing = s.Resource
+	case s.Stage == backup.StageVolumes && s.Volumes.Total > 0:
+		state.Total = s.Items // all are read
+		state.Doing = volumesDoing(s.Volumes.Done, s.Volumes.Total, s.Volumes.CopiedBytes, s.Volumes.CopyBytes)
 	}
 	return state
+}
+
+// volumesDoing says how far volumes are: "volumes 1 of 3, 1.2 GiB of 4 GiB copied".
+func volumesDoing(done, total int, bytes, of int64) string {
+	text := fmt.Sprintf("volumes %d of %d", done, total)
+	if of > 0 {
+		text += fmt.Sprintf(", %s of %s copied", term.Bytes(bytes), term.Bytes(of))
+	}
+	return text
 }

@@ -77,7 +77,7 @@ func (a *app) printBackupObject(details *backupDetails) {
 		d.field("Took", tookText(s.StartTime, s.CompletionTime))
 	}
 	if p := s.Progress; p != nil && !s.Phase.Final() {
-		d.field("Progress", fmt.Sprintf("%s of %s objects: %s", term.Count(p.Done), term.Count(p.Total), p.Stage))
+		d.field("Progress", fmt.Sprintf("%s of %s objects: %s", term.Count(p.Done), term.Count(p.Total), progressStage(p)))
 	}
 	if s.Attempts > 1 {
 		d.field("Attempts", fmt.Sprint(s.Attempts))

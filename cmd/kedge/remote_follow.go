@@ -8,6 +8,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"kedge.dev/kedge/api/v1alpha1"
+	"kedge.dev/kedge/backup"
 	"kedge.dev/kedge/internal/term"
 )
 
@@ -68,7 +69,7 @@ func (r *remote) watchRun(ctx context.Context, object client.Object, kind string
 			warned = true
 			r.app.ui.Warn("no server has looked at it yet; \"kedge doctor\" checks whether one runs")
 		case progress != nil:
-			bar.Set(term.State{Done: progress.Done, Total: progress.Total, Bytes: progress.Bytes, Doing: progress.Stage})
+			bar.Set(term.State{Done: progress.Done, Total: progress.Total, Bytes: progress.Bytes, Doing: progressStage(progress)})
 		case phase != "":
 			bar.Set(term.State{Doing: string(phase)})
 		}
@@ -78,4 +79,12 @@ func (r *remote) watchRun(ctx context.Context, object client.Object, kind string
 		return stoppedFollowing(kind, object.GetName())
 	}
 	return err
+}
+
+// progressStage says what a run is doing.
+func progressStage(p *v1alpha1.Progress) string {
+	if p.Stage == string(backup.StageVolumes) && p.Volumes > 0 {
+		return volumesDoing(p.VolumesDone, p.Volumes, p.VolumeBytes, p.VolumeTotalBytes)
+	}
+	return p.Stage
 }

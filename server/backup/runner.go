@@ -130,7 +130,10 @@ func (r *Runner) engine(ctx context.Context, b *v1alpha1.Backup, place *location
 		Version: r.Version, Now: r.Now, Rand: r.Rand, SpoolDir: r.SpoolDir,
 		Events: backup.Events{
 			Progress: func(p backup.Progress) {
-				report(v1alpha1.Progress{Stage: string(p.Stage), Done: p.Items, Total: p.ItemsExpected, Bytes: p.Bytes})
+				report(v1alpha1.Progress{
+					Stage: string(p.Stage), Done: p.Items, Total: p.ItemsExpected, Bytes: p.Bytes,
+					VolumesDone: p.Volumes.Done, Volumes: p.Volumes.Total, VolumeBytes: p.Volumes.CopiedBytes, VolumeTotalBytes: p.Volumes.CopyBytes,
+				})
 			},
 			Remark: func(s backup.Severity, m archive.Remark) {
 				if s == backup.SeverityError {
