@@ -169,6 +169,8 @@ type watcher struct {
 	hold string
 	held chan struct{}
 	free chan struct{}
+	// holding says that a request is held: the program is in its step, whatever it does beside it.
+	holding bool
 }
 
 func newWatcher(classify func(*http.Request) string) *watcher {
@@ -179,7 +181,7 @@ func newWatcher(classify func(*http.Request) string) *watcher {
 func (w *watcher) begin(hold string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.step, w.hold = "start", hold
+	w.step, w.hold, w.holding = "start", hold, false
 	w.held, w.free = make(chan struct{}), make(chan struct{})
 }
 
@@ -197,11 +199,13 @@ func (w *watcher) observe(r *http.Request) {
 		return
 	}
 	w.mu.Lock()
-	w.step = step
+	if !w.holding {
+		w.step = step
+	}
 	held, free := w.held, w.free
 	hold := w.hold != "" && step == w.hold
 	if hold {
-		w.hold = ""
+		w.hold, w.holding = "", true
 	}
 	w.mu.Unlock()
 	if hold {
