@@ -170,6 +170,8 @@ type FolderProvider interface {
 	VolumeProvider
 	// FileSystem is the id of the file system of a handle; "" where it has none.
 	FileSystem(handle string) string
+	// Within gives those of the other handles whose folder is that of handle or lies below it, by whatever way they reach it.
+	Within(ctx context.Context, handle string, others []string) ([]string, error)
 	// Ensure gives a way to a folder: the source itself where it is there still, else a new one to the same folder. Of a file system that is gone
 	// the error wraps ErrVolumeGone.
 	Ensure(ctx context.Context, req FolderRequest) (Volume, error)

@@ -44,6 +44,9 @@ func (x *run) do(ctx context.Context, i int32, raw []byte) error {
 	if row, ok := x.fills(p); ok {
 		return x.fill(ctx, p, row)
 	}
+	if row, ok := x.keepsFolder(p); ok {
+		return x.createKept(ctx, p, row)
+	}
 	return x.create(ctx, p)
 }
 

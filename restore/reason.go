@@ -64,7 +64,7 @@ const (
 	TemporaryLeft Reason = "TemporaryLeft"
 	// VolumesKept: files of volumes stay as they are, as the restore does not ask for those of the backup.
 	VolumesKept Reason = "VolumesKept"
-	// VolumeUnchecked: whether the storage of a volume can be reached still could not be seen.
+	// VolumeUnchecked: whether the storage of a volume can be reached still could not be seen, or it is reached another way and nobody has looked for its files.
 	VolumeUnchecked Reason = "VolumeUnchecked"
 	// Converted: the target takes the object in another version.
 	Converted Reason = "Converted"

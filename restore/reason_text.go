@@ -15,7 +15,7 @@ var reasonTexts = map[Reason]string{
 	VolumeNotFilled:      "the volume with the data of the backup could not be made",
 	TemporaryLeft:        "what was needed only while volumes were made is still there",
 	VolumesKept:          "the files of volumes stay as they are",
-	VolumeUnchecked:      "whether its storage can be reached could not be seen",
+	VolumeUnchecked:      "nobody has seen that its storage holds its files",
 	KedgeOwn:             "Kedge finds its own records in their bucket, and the Kedge that runs in the target stays as it is",
 	BeingDeleted:         "it was being deleted when the backup was made",
 	NotCreatable:         "its API has no create verb",

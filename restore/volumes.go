@@ -33,8 +33,9 @@ type VolumeSource interface {
 type filling struct {
 	rows   map[string]archive.Volume // by the name of the PersistentVolume in the source
 	filler *volumes.Filler
-	// kept are volumes whose files stay as they are, as nobody asked for those of the backup, by name.
-	kept map[string]archive.Volume
+	// kept are volumes whose files stay as they are, as nobody asked for those of the backup, by name. Those in moved are reached another way now, so
+	// that nobody knows whether their files are there.
+	kept, moved map[string]archive.Volume
 	// renamed are PersistentVolumes that got another name, because the target's of that name is another claim's.
 	renamed map[string]string
 }
@@ -50,7 +51,7 @@ func (x *run) learnFilling(ctx context.Context) error {
 		return err
 	}
 	f := &filling{
-		rows: map[string]archive.Volume{}, kept: map[string]archive.Volume{}, renamed: map[string]string{},
+		rows: map[string]archive.Volume{}, kept: map[string]archive.Volume{}, moved: map[string]archive.Volume{}, renamed: map[string]string{},
 		filler: &volumes.Filler{Providers: needed(x.e.Providers, rows), Unconfigured: x.e.Unconfigured, Repository: x.e.Repository, Mover: x.e.Mover},
 	}
 	for _, row := range rows {
@@ -136,15 +137,12 @@ func (x *run) volumeName(name string) string {
 	return name
 }
 
-// fills says whether the object is a PersistentVolume that gets data of the source, or whose files stay where they are but have to be reached.
+// fills says whether the object is a PersistentVolume that gets data of the source.
 func (x *run) fills(p *prepared) (archive.Volume, bool) {
-	if p.from.Group != "" || p.from.Resource != "persistentvolumes" || x.filling == nil {
+	if p.from.Group != "" || p.from.Resource != "persistentvolumes" || !x.bringsData(p.from.Name) {
 		return archive.Volume{}, false
 	}
-	if row, ok := x.filling.kept[p.from.Name]; ok {
-		return row, x.bringsClaim(x.claimOf(row))
-	}
-	return x.filling.rows[p.from.Name], x.bringsData(p.from.Name)
+	return x.filling.rows[p.from.Name], true
 }
 
 // bringsData says whether a PersistentVolume of the source gets data: where there is some, and its claim comes too.
@@ -190,8 +188,11 @@ func (x *run) fill(ctx context.Context, p *prepared, row archive.Volume) error {
 	}
 	var made plugins.Volume
 	var from string
-	if err = x.mayFill(ctx, p, row, claim); err == nil {
-		made, from, err = x.makeVolume(ctx, p, row, claim)
+	if row.CopyKind == files.Kind {
+		err = x.mayMake(ctx, p)
+	}
+	if err == nil {
+		made, from, err = x.makeVolume(ctx, p, row, claim, false)
 	}
 	switch {
 	case ctx.Err() != nil:
@@ -206,16 +207,8 @@ func (x *run) fill(ctx context.Context, p *prepared, row archive.Volume) error {
 	if made.Handle != row.Source.Handle && row.CopyKind == files.Kind {
 		p.remarks = append(p.remarks, plugins.Remark{Reason: string(Changed), Message: fmt.Sprintf("the folder %s is reached as %s now", row.Source.Handle, made.Handle)})
 	}
-	if !x.keeps(&row) {
-		p.filled = fmt.Sprintf("%s %s %s, the state of %s", made.Handle, verb, from, row.Taken.Format("2006-01-02 15:04:05 MST"))
-	}
+	p.filled = fmt.Sprintf("%s %s %s, the state of %s", made.Handle, verb, from, row.Taken.Format("2006-01-02 15:04:05 MST"))
 	return x.create(ctx, p)
-}
-
-// keeps says whether the files of a row stay as they are.
-func (x *run) keeps(row *archive.Volume) bool {
-	_, kept := x.filling.kept[row.Volume]
-	return kept
 }
 
 // serves says whether a live PersistentVolume is bound to, or waits for, the claim.
@@ -248,14 +241,15 @@ func (x *run) rename(p *prepared) {
 	p.to.Name = name
 }
 
-func (x *run) makeVolume(ctx context.Context, p *prepared, row archive.Volume, claim string) (made plugins.Volume, from string, err error) {
+func (x *run) makeVolume(ctx context.Context, p *prepared, row archive.Volume, claim string, keep bool) (made plugins.Volume, from string, err error) {
 	var pv corev1.PersistentVolume
 	if err := json.Unmarshal(p.body, &pv); err != nil {
 		return made, "", fmt.Errorf("decode PersistentVolume %s: %w", p.from.Name, err)
 	}
 	pv.Name = p.to.Name
 	made, from, err = x.filling.filler.Fill(ctx, volumes.Request{
-		Token: x.plan.Request.UID + "/" + row.Volume, Row: row, KeepFiles: x.keeps(&row),
+		Token: x.plan.Request.UID + "/" + row.Volume, Row: row, KeepFiles: keep, Folder: isFolder(&row),
+		MayFill: func(ctx context.Context, pv *corev1.PersistentVolume) error { return x.mayFill(ctx, pv, claim) },
 		Note: func(text string) {
 			p.remarks = append(p.remarks, plugins.Remark{Reason: string(VolumeUnchecked), Message: text})
 		},

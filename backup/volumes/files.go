@@ -71,6 +71,9 @@ func (t *Taker) describeFolders(ctx context.Context, others []*taking, r *Result
 			continue
 		}
 		for handle, same := range of {
+			if _, seen := described[handle]; !seen {
+				r.Notes = append(r.Notes, fmt.Sprintf("%s is not known to %s in this account and region, so that a restore cannot make what it is reached by again where it is gone", handle, folders.Name()))
+			}
 			for _, v := range same {
 				v.source.Region, v.source.Attributes, v.source.Tags = described[handle].Region, described[handle].Attributes, described[handle].Tags
 			}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -55,6 +56,11 @@ func (p *Provider) ensure(ctx context.Context, req plugins.FolderRequest) (plugi
 	if _, ok := points[h.AccessPoint]; ok {
 		return here, nil
 	}
+	if id := like(points, req.Source.Attributes); id != "" {
+		wanted.AccessPoint = id
+		here.Handle = wanted.String()
+		return here, nil
+	}
 	if req.Source.Attributes[attributePath] == "" {
 		return plugins.Volume{}, missing("make one by hand, and give its id to the volume by a resource modifier",
 			"access point %s is gone, and the backup does not say what it was like", h.AccessPoint)
@@ -64,6 +70,17 @@ func (p *Provider) ensure(ctx context.Context, req plugins.FolderRequest) (plugi
 	}
 	here.Handle = wanted.String()
 	return here, nil
+}
+
+// like finds an access point that an earlier restore made, and that is as the one that is gone: the first by its id.
+func like(points map[string]types.AccessPointDescription, wanted map[string]string) string {
+	for _, id := range slices.Sorted(maps.Keys(points)) {
+		point := points[id]
+		if point.LifeCycleState == types.LifeCycleStateAvailable && tagMap(point.Tags)[TokenTag] != "" && maps.Equal(attributes(&point), wanted) {
+			return id
+		}
+	}
+	return ""
 }
 
 // create makes an access point like the source's on a file system, or finds the one that the token has made, and waits until it can be used.

@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -154,6 +155,37 @@ func (p *Provider) Describe(ctx context.Context, handles []string) (map[string]p
 		out[text] = v
 	}
 	return out, nil
+}
+
+// Within gives those of the other handles whose folder is that of handle or lies below it.
+func (p *Provider) Within(ctx context.Context, handle string, others []string) ([]string, error) {
+	h, err := ParseHandle(handle)
+	if err != nil {
+		return nil, p.fail(ctx, "compare", handle, configured("%w", err))
+	}
+	points, err := p.accessPoints(ctx, h.FileSystem)
+	if err != nil && !gone(err) {
+		return nil, p.fail(ctx, "compare", handle, err)
+	}
+	folder := func(h Handle) string {
+		point := points[h.AccessPoint] // one that is gone reaches nothing: its folder is taken for its own, below none
+		if h.AccessPoint != "" && point.AccessPointId == nil {
+			return "/" + h.AccessPoint + path.Clean("/"+h.Folder)
+		}
+		root := "/"
+		if point.RootDirectory != nil {
+			root = aws.ToString(point.RootDirectory.Path)
+		}
+		return path.Clean("/" + root + "/" + h.Folder)
+	}
+	ours := strings.TrimSuffix(folder(h), "/") + "/"
+	var within []string
+	for _, text := range others {
+		if other, err := ParseHandle(text); err == nil && other.FileSystem == h.FileSystem && strings.HasPrefix(folder(other)+"/", ours) {
+			within = append(within, text)
+		}
+	}
+	return within, nil
 }
 
 // accessPoints lists those of a file system, by id.

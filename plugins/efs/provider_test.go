@@ -206,3 +206,46 @@ func TestEnsureRefused(t *testing.T) {
 		t.Errorf("cancelled: %v", err)
 	}
 }
+
+// TestEnsureReuses: what an earlier restore has made serves the next one too, whatever its token.
+func TestEnsureReuses(t *testing.T) {
+	w := newWorld(t, aws.Options{})
+	handle := w.accessPoint(t, "/data")
+	source := w.describe(t, handle)
+	w.accessPoint(t, "/other")
+	w.delete(t, handle)
+	first, err := w.Ensure(t.Context(), plugins.FolderRequest{Token: "one", Source: source})
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := w.Ensure(t.Context(), plugins.FolderRequest{Token: "two", Source: source})
+	if err != nil || second.Handle != first.Handle || len(w.cloud.AccessPoints()) != 2 {
+		t.Errorf("%+v, %v, among %q", second, err, w.cloud.AccessPoints())
+	}
+}
+
+// TestWithin: one folder has many handles.
+func TestWithin(t *testing.T) {
+	w := newWorld(t, aws.Options{})
+	fs := w.fileSystem
+	data, below, beside := w.accessPoint(t, "/data"), w.accessPoint(t, "/data/below"), w.accessPoint(t, "/database")
+	gone := w.accessPoint(t, "/data/gone")
+	w.delete(t, gone)
+	all := []string{data, below, beside, gone, fs, fs + ":/data", fs + ":/data/x/", "efs:" + fs + ":/data", data + "", fs + ":/database", "fs-00000000000000000:/data", "vol-1"}
+	for handle, want := range map[string][]string{
+		data:                {data, below, fs + ":/data", fs + ":/data/x/", "efs:" + fs + ":/data", data},
+		below:               {below},
+		fs + ":/data":       {data, below, fs + ":/data", fs + ":/data/x/", "efs:" + fs + ":/data", data},
+		gone:                {gone},
+		"fs-0000000a":       nil,
+		fs + ":/data/below": {below},
+	} {
+		got, err := w.Within(t.Context(), handle, all)
+		if err != nil || !slices.Equal(got, want) {
+			t.Errorf("within %s are %q, %v; want %q", handle, got, err, want)
+		}
+	}
+	if got, err := w.Within(t.Context(), fs, all); err != nil || len(got) != 10 {
+		t.Errorf("within all of it are %q, %v", got, err)
+	}
+}

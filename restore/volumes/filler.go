@@ -64,6 +64,10 @@ type Request struct {
 	Tags  map[string]string
 	// KeepFiles leaves the files of a folder as they are: only the way to it is seen to.
 	KeepFiles bool
+	// Folder says that the row is of a file system that outlives clusters, which a plugins.FolderProvider knows.
+	Folder bool
+	// MayFill is asked before files are written into the storage of pv. It may be nil.
+	MayFill func(ctx context.Context, pv *corev1.PersistentVolume) error
 	// Note is told what the user should know of a volume that is restored all the same. It may be nil.
 	Note func(text string)
 }

@@ -417,13 +417,46 @@ spec:
 			t.Errorf("%s: the file is %q, %v", c.name, got, err)
 		}
 		said := w.must(t, "restore", "describe", c.name, "-o", "json")
-		if kept := strings.Contains(said, "VolumesKept"); kept != (c.flags == nil) {
+		if kept := strings.Contains(said, "VolumesKept"); kept != (c.flags == nil && !c.gone) {
 			t.Errorf("%s: the report says VolumesKept: %v", c.name, kept)
+		}
+		if unchecked := strings.Contains(said, "VolumeUnchecked"); unchecked != (c.flags == nil && c.gone) {
+			t.Errorf("%s: the report says VolumeUnchecked: %v", c.name, unchecked)
 		}
 		w.follows(t, c.name, allowed)
 		w.reachable(t, c.name, handle, c.gone)
 	}
+	w.beside(t, file)
 	w.leftovers(t)
+}
+
+// beside restores the volume beside the living namespace: neither by default nor with the files of the backup may the copy get at the living files.
+func (w *fileWorld) beside(t *testing.T, file string) {
+	t.Helper()
+	if err := os.WriteFile(file, []byte("living"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	args := append([]string{"restore", "create", "beside", "--from-backup", "good", "--namespace-mappings", "shop:shop-test", "--kubeconfig", w.kubeconfig}, moverFlags...)
+	w.must(t, args...)
+	if said := w.must(t, "restore", "describe", "beside", "-o", "json"); !strings.Contains(said, "VolumeInUse") || !strings.Contains(said, "EmptyVolume") {
+		t.Errorf("beside the living one the report has neither VolumeInUse nor EmptyVolume:\n%s", said)
+	}
+	args = append([]string{"restore", "create", "files-beside", "--from-backup", "good", "--volumes", "from-backup", "--namespace-mappings", "shop:shop-files", "--kubeconfig", w.kubeconfig}, moverFlags...)
+	if _, stderr, code := w.kedge(t.Context(), args...); code != 3 || !strings.Contains(stderr, "claim shop/assets uses the same storage") {
+		t.Errorf("with its files, beside the living one the restore ends with %d: %s", code, stderr)
+	}
+	pvs, err := w.clients.CoreV1().PersistentVolumes().List(t.Context(), metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range pvs.Items {
+		if pv := &pvs.Items[i]; pv.Name != "assets" && pv.Spec.CSI != nil {
+			t.Errorf("there is another volume of the file system: %s, %s", pv.Name, pv.Spec.CSI.VolumeHandle)
+		}
+	}
+	if got, err := os.ReadFile(file); err != nil || string(got) != "living" || len(w.cloud.AccessPoints()) != 1 {
+		t.Errorf("the living file is %q, %v; there are access points %q", got, err, w.cloud.AccessPoints())
+	}
 }
 
 // reachable sees that the volume of shop/assets is mounted by an access point that there is: the one that it had, or another.
