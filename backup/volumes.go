@@ -11,6 +11,7 @@ import (
 
 	"kedge.dev/kedge/backup/archive"
 	"kedge.dev/kedge/backup/volumes"
+	"kedge.dev/kedge/internal/clock"
 )
 
 // claims are those that the backup holds, by "namespace/name": a list that is read again gives each once.
@@ -42,7 +43,7 @@ func (c *claims) sorted() []volumes.Claim {
 // taker is what takes the data of this pass.
 func (p *pass) taker() *volumes.Taker {
 	return &volumes.Taker{
-		Kube: p.Kube, Providers: p.Providers, Unconfigured: p.Unconfigured, Repository: p.Repository, Mover: p.Mover, Now: p.Now, Sleep: sleep,
+		Kube: p.Kube, Providers: p.Providers, Unconfigured: p.Unconfigured, Repository: p.Repository, Mover: p.Mover, Now: p.Now, Sleep: clock.Sleep,
 		Progress: p.progress.volumes,
 		Hooks:    p.hooks, Exec: p.Exec,
 	}
@@ -106,15 +107,4 @@ func (p *pass) discardVolumes(ctx context.Context, location string) error {
 		return fmt.Errorf("remove the snapshots of the backup that failed (they have the tag %s=%s): %w", volumes.TagAttempt, p.attempt, err)
 	}
 	return nil
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"kedge.dev/kedge/internal/clock"
 	"kedge.dev/kedge/plugins"
 )
 
@@ -34,7 +35,7 @@ func Retry(store plugins.ObjectStore, opts RetryOptions) plugins.ObjectStore {
 		opts.LastPause = 10 * time.Second
 	}
 	if opts.Sleep == nil {
-		opts.Sleep = sleep
+		opts.Sleep = clock.Sleep
 	}
 	return &retrying{ObjectStore: store, opts: opts}
 }
@@ -68,17 +69,6 @@ func (r *retrying) do(ctx context.Context, attempt func() error) error {
 			return fmt.Errorf("%w (%w while waiting to try again)", err, cancelled)
 		}
 		pause = min(2*pause, r.opts.LastPause)
-	}
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
 	}
 }
 

@@ -22,6 +22,7 @@ import (
 	"github.com/aws/smithy-go"
 
 	"kedge.dev/kedge/internal/awsconf"
+	"kedge.dev/kedge/internal/clock"
 	"kedge.dev/kedge/plugins"
 )
 
@@ -80,7 +81,7 @@ var _ plugins.BlockSnapshots = (*Provider)(nil)
 // (AWS_ENDPOINT_URL_EC2, AWS_ENDPOINT_URL_EBS and their like in the shared configuration). The error wraps plugins.ErrConfig.
 func New(cfg aws.Config, opts Options) (*Provider, error) {
 	if opts.Sleep == nil {
-		opts.Sleep = sleep
+		opts.Sleep = clock.Sleep
 	}
 	if opts.Now == nil {
 		opts.Now = time.Now //nolint:forbidigo // the default of a field
@@ -139,17 +140,6 @@ func (p *Provider) pause(ctx context.Context, n int) error {
 		wait = firstPause << n
 	}
 	return p.opts.Sleep(ctx, wait)
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }
 
 // clientToken makes of any token one that the services take: at most 64 ASCII characters ("Ensuring idempotency" of the EC2 API Reference).

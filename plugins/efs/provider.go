@@ -20,6 +20,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"kedge.dev/kedge/internal/awsconf"
+	"kedge.dev/kedge/internal/clock"
 	"kedge.dev/kedge/plugins"
 )
 
@@ -74,7 +75,7 @@ var _ plugins.FolderProvider = (*Provider)(nil)
 // (AWS_ENDPOINT_URL_EFS). The error wraps plugins.ErrConfig.
 func New(cfg aws.Config, opts Options) (*Provider, error) {
 	if opts.Sleep == nil {
-		opts.Sleep = sleep
+		opts.Sleep = clock.Sleep
 	}
 	if opts.Now == nil {
 		opts.Now = time.Now //nolint:forbidigo // the default of a field
@@ -257,17 +258,6 @@ func tagList(tags map[string]string) []types.Tag {
 		out = append(out, types.Tag{Key: aws.String(k), Value: aws.String(tags[k])})
 	}
 	return out
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }
 
 // gone says whether a service's refusal means that the thing does not exist.

@@ -3,10 +3,7 @@
 package scale_test
 
 import (
-	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -14,6 +11,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 
 	"kedge.dev/kedge/test/scale"
+	"kedge.dev/kedge/test/testbed"
 )
 
 // binary is the kedge under test.
@@ -21,22 +19,7 @@ var binary string
 
 func TestMain(m *testing.M) {
 	ctrl.SetLogger(logr.Discard())
-	os.Exit(func() int {
-		dir, err := os.MkdirTemp("", "kedge-scale-")
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		defer os.RemoveAll(dir)
-		binary = filepath.Join(dir, "kedge")
-		build := exec.Command("go", "build", "-o", binary, "kedge.dev/kedge/cmd/kedge")
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := build.CombinedOutput(); err != nil {
-			fmt.Fprintf(os.Stderr, "build kedge: %v\n%s", err, out)
-			return 1
-		}
-		return m.Run()
-	}())
+	os.Exit(testbed.WithKedge(m, &binary))
 }
 
 // patience bounds the wait for what must come. Nothing depends on how long it takes.

@@ -14,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 
+	"kedge.dev/kedge/internal/clock"
 	"kedge.dev/kedge/internal/kube"
 )
 
@@ -61,18 +62,7 @@ func (s Settings) With(client *kube.Client, location string, now func() time.Tim
 	if s.Image == "" {
 		return nil
 	}
-	return &Mover{Settings: s, Kube: client, Location: location, Now: now, Sleep: sleep}
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
+	return &Mover{Settings: s, Kube: client, Location: location, Now: now, Sleep: clock.Sleep}
 }
 
 // Where the container finds what it needs.
