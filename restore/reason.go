@@ -98,6 +98,8 @@ const (
 const (
 	// RefusedInvalid: the server finds the object invalid.
 	RefusedInvalid Reason = "RefusedInvalid"
+	// AddressTaken: another Service has the node port or the IP that the object asks for.
+	AddressTaken Reason = "AddressTaken"
 	// RefusedByWebhook: an admission webhook of the target denied it.
 	RefusedByWebhook Reason = "RefusedByWebhook"
 	// RefusedByPolicy: a ValidatingAdmissionPolicy of the target denied it.

@@ -46,6 +46,7 @@ var reasonTexts = map[Reason]string{
 	RefusedByWebhook:     "an admission webhook denied it",
 	RefusedByPolicy:      "an admission policy denied it",
 	RefusedByPodSecurity: "Pod Security denied it",
+	AddressTaken:         "another Service has the node port or the IP that it asks for",
 	RefusedByQuota:       "a quota has no room for it",
 	RefusedByLimitRange:  "a limit range denied it",
 	RefusedByAdmission:   "an admission plugin of the server denied it",

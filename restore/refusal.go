@@ -51,6 +51,11 @@ func asRefusal(err error, resource, namespace string) refusal {
 		r.reason, r.wait, r.tries = ServerError, "error "+resource, 5
 	default:
 		r.reason = RefusedInvalid
+		if strings.Contains(se.Message, "provided port is already allocated") || strings.Contains(se.Message, "provided IP is already allocated") {
+			// A create that was cut short, as by the end of the process that sent it, gives its port back a moment later.
+			r.reason, r.wait, r.tries = AddressTaken, "addresses", 8
+			r.message += " (another Service of the target has it: find it, or leave the choice to the target by a modifier)"
+		}
 	}
 	return r
 }

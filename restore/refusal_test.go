@@ -32,6 +32,8 @@ func TestAsRefusal(t *testing.T) {
 		{500, `conversion webhook for example.com/v1, Kind=Cart failed: Post "https://x": service "x" not found`, "", WebhookNotReady, "conversion webhook for example.com/v1, Kind=Cart", true},
 		{422, `deployments.apps "d" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'b' denied request: no`, "", RefusedByPolicy, "ValidatingAdmissionPolicy p", false},
 		{422, `Service "s" is invalid: spec.ports: Required value`, "", RefusedInvalid, "API server", false},
+		{422, `Service "s" is invalid: spec.ports[0].nodePort: Invalid value: 30080: provided port is already allocated`, "", AddressTaken, "API server", true},
+		{422, `Service "s" is invalid: spec.clusterIPs: Invalid value: ["10.0.0.7"]: failed to allocate IP 10.0.0.7: provided IP is already allocated`, "", AddressTaken, "API server", true},
 		{404, `namespaces "a" not found`, "namespaces", NamespaceMissing, "API server", true},
 		{404, `the server could not find the requested resource`, "", NotServed, "API server", true},
 		{500, `boom`, "", ServerError, "API server", true},
