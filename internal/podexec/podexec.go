@@ -31,7 +31,7 @@ type Request struct {
 
 // Errors that callers test for, with errors.Is.
 var (
-	// ErrTimeout means that the command had not ended in its time. It may still run: Kubernetes has no call that ends it.
+	// ErrTimeout means that the command was asked for, and had not ended in its time. It may still run: Kubernetes has no call that ends it.
 	ErrTimeout = errors.New("it did not end in time")
 	// ErrForbidden means that the account may not run commands in the pod.
 	ErrForbidden = errors.New("forbidden")
@@ -138,20 +138,22 @@ func (c *Client) stream(ctx context.Context, req Request, opts remotecommand.Str
 	return &refusal{err, upgrade.Cause}
 }
 
-// sentKey is of the context's value that notes that a request was sent: who waits for a lease before his requests may wait too long.
+// sentKey is of the context's value that notes that a request was answered. Nodes begin commands after that: a request that waited too long for
+// a lease, a connection or an answer began none that is known of.
 type sentKey struct{}
 
-// watch notes requests right before they are sent, behind all that may hold them up.
+// watch notes requests that were answered, behind all that may hold them up.
 func watch(next http.RoundTripper) http.RoundTripper { return &watched{next} }
 
 type watched struct{ next http.RoundTripper }
 
 // RoundTrip implements http.RoundTripper.
 func (w *watched) RoundTrip(req *http.Request) (*http.Response, error) {
-	if sent, ok := req.Context().Value(sentKey{}).(*atomic.Bool); ok {
+	resp, err := w.next.RoundTrip(req)
+	if sent, ok := req.Context().Value(sentKey{}).(*atomic.Bool); ok && err == nil {
 		sent.Store(true)
 	}
-	return w.next.RoundTrip(req)
+	return resp, err
 }
 
 // WrappedRoundTripper gives the transport below; client-go looks through transports for what they can do.
