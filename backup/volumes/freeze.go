@@ -29,14 +29,18 @@ const (
 type freezeGroup struct {
 	pods    []*frozenPod
 	volumes []*taking
+	forget  func(context.Context) error // the note of its freeze
 }
 
 // frozenPod is a pod with hooks.
 type frozenPod struct {
 	*hooks.Pod
 	pre, post []hooks.Command
-	begun     bool  // a pre hook may have run
+	begun     bool  // the turn of a pre hook had come
+	held      bool  // a pre hook may have run
+	froze     bool  // a pre hook has reached its container
 	err       error // of a pre hook, for which its volumes are not taken
+	failed    []failedPost
 }
 
 // freeze takes the snapshots of all volumes, and the copies of files that are made while pods hold still. It gives the volumes whose files are left.
@@ -63,20 +67,20 @@ func (t *Taker) takeGroup(ctx context.Context, req Request, group *freezeGroup, 
 		return err
 	}
 	r := copies.result
-	forget, err := t.note(ctx, group)
-	if err != nil {
+	var err error
+	if group.forget, err = t.note(ctx, group); err != nil {
 		group.fail(r, err)
 		return context.Cause(ctx)
 	}
 	defer func() {
 		// Whatever became of the rest: what was begun is undone.
-		lost := group.thaw(context.WithoutCancel(ctx), t, r)
-		if ctx.Err() != nil && lost {
-			return // this backup will not be sealed, and the next attempt finds the note
+		if !group.thaw(ctx, t) {
+			r.owe(group) // and the next attempt finds the note
+			return
 		}
 		fctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), forgetTime)
 		defer cancel()
-		if ferr := forget(fctx); ferr != nil && ctx.Err() == nil {
+		if ferr := group.forget(fctx); ferr != nil && ctx.Err() == nil {
 			r.note("%v; should this attempt be cut off, the next one runs the post hooks once more", ferr)
 		}
 	}()
@@ -116,7 +120,10 @@ func (g *freezeGroup) prepare(ctx context.Context, t *Taker, r *Result) {
 			}
 			p.begun = true
 			c := &p.pre[i]
-			if err := t.runPre(ctx, p.Pod, c); err != nil && ctx.Err() == nil {
+			err := t.runPre(ctx, p.Pod, c)
+			p.held = p.held || hooks.Began(err)
+			p.froze = p.froze || hooks.Began(err) && !hooks.Lost(err)
+			if err != nil && ctx.Err() == nil {
 				r.hook(p.Pod, c.OnError, fmt.Errorf("pre %w", err))
 				if c.OnError != v1alpha1.HookContinue {
 					p.err = err
@@ -137,21 +144,6 @@ func (t *Taker) runPre(ctx context.Context, p *hooks.Pod, c *hooks.Command) erro
 		}
 	})()
 	return hooks.Run(own, t.Exec, p, c)
-}
-
-// thaw runs the post hooks of the pods whose turn had come, all of them whatever became of each. It says whether one of them may not have
-// reached its container. They have the time that each of them names, and no other end.
-func (g *freezeGroup) thaw(ctx context.Context, t *Taker, r *Result) bool {
-	lost := make(chan struct{}, len(g.pods))
-	g.each(func(p *frozenPod) {
-		if len(p.pre) > 0 && !p.begun {
-			return
-		}
-		if t.runPost(ctx, p.Pod, p.post, r) {
-			lost <- struct{}{}
-		}
-	})
-	return len(lost) > 0
 }
 
 func (g *freezeGroup) each(do func(*frozenPod)) {
@@ -180,39 +172,6 @@ func (g *freezeGroup) fail(r *Result, err error) {
 		p.err = err
 		g.refuse(p)
 	}
-}
-
-// postTries is how often a post hook is run that may not have reached its container; a post hook undoes, which may be done twice.
-const (
-	postTries = 3
-	postPause = 2 * time.Second
-)
-
-// runPost runs post hooks of a pod, and says whether one of them may not have reached its container.
-func (t *Taker) runPost(ctx context.Context, p *hooks.Pod, post []hooks.Command, r *Result) (lost bool) {
-	for i := range post {
-		c := &post[i]
-		err := hooks.Run(ctx, t.Exec, p, c)
-		for n := 1; n < postTries && hooks.Lost(err) && t.Sleep(ctx, postPause) == nil; n++ {
-			err = hooks.Run(ctx, t.Exec, p, c)
-		}
-		if err != nil {
-			r.hook(p, c.OnError, fmt.Errorf("post %w", err))
-			lost = lost || hooks.Lost(err)
-		}
-	}
-	return lost
-}
-
-// Thaw runs the post hooks of pods in which an attempt that was killed had begun. What fails is in the result; lost says that some may not have
-// reached their containers.
-func (t *Taker) Thaw(ctx context.Context, pods []hooks.Pod) (r *Result, lost bool) {
-	r = &Result{}
-	group := &freezeGroup{}
-	for i := range pods {
-		group.pods = append(group.pods, &frozenPod{Pod: &pods[i], post: t.Hooks.Of(&pods[i], hooks.Post)})
-	}
-	return r, group.thaw(ctx, t, r)
 }
 
 // tie puts together what is frozen together: the volumes of one pod, those of pods that share one, and those of pods that a label ties. What no pod with

@@ -133,7 +133,7 @@ func TestGroupOrder(t *testing.T) {
 		refuse   error // of the note
 		want     []string
 		errors   int
-		ends     bool // with the context's error
+		ends     bool // with an error
 		onlyPost bool
 	}{
 		{"good", nil, nil, []string{"note", "pre x", "pre y", "post x", "post y", "forget"}, 0, false, false},
@@ -151,7 +151,21 @@ func TestGroupOrder(t *testing.T) {
 				return errors.New("reset")
 			}
 			return nil
-		}, nil, []string{"note", "pre x", "pre y", "post x", "post y", "post y", "post y", "forget"}, 1, false, false},
+		}, nil, append([]string{"note", "pre x", "pre y", "post x"}, slices.Repeat([]string{"post y"}, 15)...), 1, true, false},
+		{"a post hook that does not arrive for minutes", lostTimes(12, "post", "y"), nil, append(append([]string{"note", "pre x", "pre y", "post x"}, slices.Repeat([]string{"post y"}, 13)...), "forget"), 0, false, false},
+		{"a post hook that arrives before the backup is sealed", lostTimes(14, "post", "y"), nil, append(append([]string{"note", "pre x", "pre y", "post x"}, slices.Repeat([]string{"post y"}, 15)...), "forget"), 0, false, false},
+		{"a post hook that fails", func(r podexec.Request) error {
+			if r.Command[0] == "post" && r.Pod == "y" {
+				return failing
+			}
+			return nil
+		}, nil, []string{"note", "pre x", "pre y", "post x", "post y"}, 1, false, false},
+		{"a pod that nothing reaches", func(r podexec.Request) error {
+			if r.Pod == "y" {
+				return errors.New("no route")
+			}
+			return nil
+		}, nil, []string{"note", "pre x", "pre y", "post x", "post y", "post y", "post y", "post y"}, 2, false, false},
 		{"nothing to undo, nothing to note", nil, nil, []string{"post x", "post y"}, 0, false, true},
 	} {
 		ex := &cluster{answer: c.answer}
@@ -172,6 +186,7 @@ func TestGroupOrder(t *testing.T) {
 		}}
 		r := &Result{}
 		_, err := taker.freeze(t.Context(), Request{Pods: pods}, nil, taker.fileCopies(Request{}, nil, r))
+		err = taker.settle(t.Context(), r, err)
 		if (err != nil) != c.ends || len(r.Errors) != c.errors {
 			t.Errorf("%s: %v, %v", c.name, err, r.Errors)
 		}
@@ -182,10 +197,12 @@ func TestGroupOrder(t *testing.T) {
 	}
 }
 
-func lostOnce(command, pod string) func(podexec.Request) error {
-	var lost atomic.Bool
+func lostOnce(command, pod string) func(podexec.Request) error { return lostTimes(1, command, pod) }
+
+func lostTimes(n int64, command, pod string) func(podexec.Request) error {
+	var lost atomic.Int64
 	return func(r podexec.Request) error {
-		if r.Command[0] == command && r.Pod == pod && lost.CompareAndSwap(false, true) {
+		if r.Command[0] == command && r.Pod == pod && lost.Add(1) <= n {
 			return errors.New("reset")
 		}
 		return nil
@@ -209,13 +226,15 @@ func sortedSteps(diary []string) []string {
 // lives, and one that does not arrive leaves the note for the next attempt.
 func TestGroupCancelled(t *testing.T) {
 	for _, c := range []struct {
-		name             string
-		patient, arrives bool
-		want             []string
+		name    string
+		patient bool
+		post    error
+		want    []string
 	}{
-		{"the pre hook ends", true, true, []string{"pre x", "post x"}},
-		{"the pre hook hangs", false, true, []string{"pre x", "given up", "post x"}},
-		{"the post hook does not arrive", true, false, []string{"pre x", "post x", "post x", "post x"}},
+		{"the pre hook ends", true, nil, []string{"pre x", "post x"}},
+		{"the pre hook hangs", false, nil, []string{"pre x", "given up", "post x"}},
+		{"the post hook does not arrive", true, errors.New("reset"), []string{"pre x", "post x", "post x", "post x", "post x"}},
+		{"the post hook fails", true, &podexec.ExitError{Code: 7, Output: "s3cret"}, []string{"pre x", "post x"}},
 	} {
 		ctx, cancel := context.WithCancel(t.Context())
 		ex := &cluster{}
@@ -229,10 +248,7 @@ func TestGroupCancelled(t *testing.T) {
 				}
 				return nil
 			}
-			if !c.arrives {
-				return errors.New("reset")
-			}
-			return nil
+			return c.post
 		}
 		forgotten := false
 		taker := &Taker{
@@ -258,9 +274,14 @@ func TestGroupCancelled(t *testing.T) {
 		}
 		r := &Result{}
 		_, err := taker.freeze(ctx, Request{Pods: []hooks.Pod{hooked("shop", "x", "")}}, nil, taker.fileCopies(Request{}, nil, r))
+		err = taker.settle(ctx, r, err)
 		cancel()
-		if !errors.Is(err, context.Canceled) || forgotten != c.arrives || !slices.Equal(ex.diary, c.want) {
+		if !errors.Is(err, context.Canceled) || forgotten != (c.post == nil) || !slices.Equal(ex.diary, c.want) {
 			t.Errorf("%s: %v, forgotten %v, %v", c.name, err, forgotten, ex.diary)
+		}
+		frozen, ok := errors.AsType[*FrozenError](err)
+		if ok != (c.post != nil) || ok && (!strings.Contains(frozen.Error(), "pod shop/x, container main") || strings.Contains(err.Error(), "s3cret")) {
+			t.Errorf("%s: %v", c.name, err)
 		}
 	}
 }
