@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -113,9 +115,43 @@ func (c *Client) Exec(ctx context.Context, req Request) error {
 
 func forbidden(err error) bool { return apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err) }
 
-// stream runs a command by one of the two protocols.
+// stream runs a command. Its errors have nothing of what the command was given.
 func (c *Client) stream(ctx context.Context, req Request, opts remotecommand.StreamOptions) error {
 	target := c.target(req)
+	err := c.streamTo(ctx, target, opts)
+	if err == nil {
+		return nil
+	}
+	if text := withoutQuery(err.Error(), target); text != err.Error() {
+		return &quiet{text, err}
+	}
+	return err
+}
+
+// withoutQuery cuts the query of an address out of a text: the errors of transports hold addresses, and this one the command with its arguments.
+func withoutQuery(text string, target *url.URL) string {
+	forms := []string{target.RawQuery}
+	if plain, err := url.QueryUnescape(target.RawQuery); err == nil {
+		forms = append(forms, plain)
+	}
+	for _, form := range forms {
+		quoted := strconv.Quote(form)
+		text = strings.NewReplacer(form, "…", quoted[1:len(quoted)-1], "…").Replace(text)
+	}
+	return text
+}
+
+// quiet is an error with another text.
+type quiet struct {
+	text string
+	err  error
+}
+
+func (q *quiet) Error() string { return q.text }
+func (q *quiet) Unwrap() error { return q.err }
+
+// streamTo runs a command by one of the two protocols.
+func (c *Client) streamTo(ctx context.Context, target *url.URL, opts remotecommand.StreamOptions) error {
 	socket, err := remotecommand.NewWebSocketExecutor(c.cfg, http.MethodGet, target.String())
 	if err != nil {
 		return fmt.Errorf("make a WebSocket: %w", err)
