@@ -232,8 +232,8 @@ func TestRun(t *testing.T) {
 }
 
 func TestShown(t *testing.T) {
-	given := []v1alpha1.BackupHook{{Name: "x", Pre: []v1alpha1.HookCommand{command("/bin/psql", "-c", "s3cret"), command("sync")}}}
-	want := []v1alpha1.BackupHook{{Name: "x", Pre: []v1alpha1.HookCommand{command("/bin/psql", "…"), command("sync")}}}
+	given := []v1alpha1.BackupHook{{Name: "x", Pre: []v1alpha1.HookCommand{command("/bin/psql", "-c", "s3cret"), command("sync"), command("psql\n-c s3cret"), command(" sh -c s3cret", "x")}}}
+	want := []v1alpha1.BackupHook{{Name: "x", Pre: []v1alpha1.HookCommand{command("/bin/psql", "…"), command("sync"), command("psql", "…"), command("sh", "…")}}}
 	if diff := cmp.Diff(want, Shown(given)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
