@@ -1,8 +1,10 @@
 package archive_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -91,5 +93,38 @@ func TestFreezes(t *testing.T) {
 	}
 	if _, err := l.Freezes(t.Context(), "../keys", "here"); !errors.Is(err, archive.ErrInvalid) {
 		t.Errorf("a name that leads elsewhere: %v", err)
+	}
+}
+
+// TestFreezesBounded plants notes as whoever may write to the bucket could: neither their size nor their number is followed without end, and the good note is
+// found.
+func TestFreezesBounded(t *testing.T) {
+	store := newMemory()
+	l, _ := location(t, store)
+	died := errors.New("killed")
+	_, err := l.Write(t.Context(), writeOptions(t, "night", "uid-1"), func(ctx context.Context, w *archive.Writer) (*archive.Summary, error) {
+		_, err := w.Freeze(ctx, archive.Freeze{Cluster: "here", Pods: []string{"a"}})
+		if _, large := w.Freeze(ctx, archive.Freeze{Cluster: "here", Pods: slices.Repeat([]string{strings.Repeat("u", 36)}, 30000)}); large == nil {
+			t.Error("a note that is too large to be read is written")
+		}
+		return nil, errors.Join(err, died)
+	})
+	keys := store.keys("backups/night/uid-1/")
+	if !errors.Is(err, died) || len(keys) != 1 {
+		t.Fatal(err, keys)
+	}
+	good := store.objects[keys[0]]
+	folder := strings.TrimSuffix(keys[0], "1.json")
+	store.objects[folder+"2.json"] = bytes.Repeat([]byte(" "), 1<<20+1)
+	list, err := l.Freezes(t.Context(), "night", "here")
+	if len(list) != 1 || !errors.Is(err, archive.ErrTooLarge) {
+		t.Errorf("beside a large one: %v, %v", list, err)
+	}
+	for i := range 1500 {
+		store.objects[fmt.Sprintf("%s%d.json", folder, i+2)] = good
+	}
+	list, err = l.Freezes(t.Context(), "night", "here")
+	if len(list) != 1000 || !errors.Is(err, archive.ErrInvalid) || len(err.Error()) > 2000 {
+		t.Errorf("of many: %d, %v", len(list), err)
 	}
 }
