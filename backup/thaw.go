@@ -65,7 +65,14 @@ func (p *pass) thaw(ctx context.Context, location *archive.Location, cluster str
 	if err != nil {
 		return nil, fmt.Errorf("find the pods in which an earlier attempt has run pre hooks: %w", err)
 	}
+	var flaws []string
+	for _, f := range left { // whoever put the note may live
+		if err := location.ThawFreeze(ctx, f); err != nil {
+			flaws = append(flaws, err.Error())
+		}
+	}
 	ran := p.taker().Thaw(ctx, pods)
+	ran.Notes = append(ran.Notes, flaws...)
 	if ctx.Err() != nil {
 		return nil, errors.Join(context.Cause(ctx), ran.Frozen()) // nobody knows which of them ran: the notes stay
 	}

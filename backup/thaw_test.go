@@ -97,7 +97,7 @@ func TestThawIsSure(t *testing.T) {
 			if !strings.Contains(told, c.want) || strings.Contains(told, "were run") != (c.want == "pod shop/db: its post hooks were run") || strings.Contains(told, "s3cret") {
 				t.Errorf("told: %s", told)
 			}
-			if left, err := v.Freezes(t.Context(), "night", "here"); err != nil || (len(left) == 1) != c.kept {
+			if left, err := v.Freezes(t.Context(), "night", "here"); err != nil || (len(left) == 1) != c.kept || c.kept && !left[0].Thawing {
 				t.Errorf("left are %v, %v", left, err)
 			}
 		})

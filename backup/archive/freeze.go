@@ -24,6 +24,8 @@ func isFreeze(file string) bool {
 type Freeze struct {
 	Cluster string   `json:"cluster"`        // uid of the namespace kube-system
 	Pods    []string `json:"pods,omitempty"` // their uids
+	// Thawing says that another attempt has begun to run the post hooks.
+	Thawing bool `json:"thawing,omitempty"`
 
 	key string
 }
@@ -39,8 +41,8 @@ const (
 	maxFreezeFlaws = 5 // that are named
 )
 
-// Freeze notes that commands are about to run, and gives what forgets the note.
-func (w *Writer) Freeze(ctx context.Context, f Freeze) (forget func(context.Context) error, err error) {
+// Freeze notes that commands are about to run, and gives the note.
+func (w *Writer) Freeze(ctx context.Context, f Freeze) (*FreezeNote, error) {
 	doc, err := sealJSON(f)
 	if err != nil {
 		return nil, fmt.Errorf("note the pods that hooks run in: %w", err)
@@ -53,8 +55,31 @@ func (w *Writer) Freeze(ctx context.Context, f Freeze) (forget func(context.Cont
 	if _, err := w.loc.store.Put(ctx, f.key, bytes.NewReader(doc), plugins.PutOptions{IfNoneMatch: true}); err != nil && !errors.Is(err, plugins.ErrExists) {
 		return nil, fmt.Errorf("note the pods that hooks run in: %w", err)
 	}
-	return func(ctx context.Context) error { return w.loc.ForgetFreeze(ctx, f) }, nil
+	return &FreezeNote{loc: w.loc, freeze: f, doc: doc}, nil
 }
+
+// FreezeNote is a note of an attempt that is under way.
+type FreezeNote struct {
+	loc    *Location
+	freeze Freeze
+	doc    []byte
+}
+
+// Held says whether the note is as it was put. If not, another attempt at a backup of this name took this one for dead, and runs the post hooks or has run
+// them.
+func (n *FreezeNote) Held(ctx context.Context) (bool, error) {
+	doc, err := readAll(ctx, n.loc.store, n.freeze.key, maxFreeze)
+	if errors.Is(err, plugins.ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look for the note of the pods that hooks run in: %w", err)
+	}
+	return bytes.Equal(doc, n.doc), nil
+}
+
+// Forget removes the note.
+func (n *FreezeNote) Forget(ctx context.Context) error { return n.loc.ForgetFreeze(ctx, n.freeze) }
 
 // Freezes gives what attempts at backups of that name in a cluster have noted and not forgotten: they were killed, or are under way. The error
 // names notes that cannot be read, or are too many; the others are given beside it.
@@ -132,6 +157,19 @@ func (f *flaws) err() error {
 		return errors.Join(append(f.named, fmt.Errorf("and %d more such notes", f.more))...)
 	}
 	return errors.Join(f.named...)
+}
+
+// ThawFreeze says in a note, before the first post hook is run for it, that they are run now: the attempt that put it may live.
+func (l *Location) ThawFreeze(ctx context.Context, f Freeze) error {
+	f.Thawing = true
+	doc, err := sealJSON(f)
+	if err == nil {
+		_, err = l.store.Put(ctx, f.key, bytes.NewReader(doc), plugins.PutOptions{})
+	}
+	if err != nil {
+		return fmt.Errorf("note that what hooks have frozen is let go: %w", err)
+	}
+	return nil
 }
 
 // ForgetFreeze removes a note: what the commands began is undone.

@@ -20,9 +20,9 @@ func TestFreezes(t *testing.T) {
 	note := func(name, uid, cluster string, forgets bool, pods ...string) {
 		t.Helper()
 		_, err := l.Write(t.Context(), writeOptions(t, name, uid), func(ctx context.Context, w *archive.Writer) (*archive.Summary, error) {
-			forget, err := w.Freeze(ctx, archive.Freeze{Cluster: cluster, Pods: pods})
+			note, err := w.Freeze(ctx, archive.Freeze{Cluster: cluster, Pods: pods})
 			if err == nil && forgets {
-				err = forget(ctx)
+				err = note.Forget(ctx)
 			}
 			return nil, errors.Join(err, died)
 		})
@@ -126,5 +126,37 @@ func TestFreezesBounded(t *testing.T) {
 	list, err = l.Freezes(t.Context(), "night", "here")
 	if len(list) != 1000 || !errors.Is(err, archive.ErrInvalid) || len(err.Error()) > 2000 {
 		t.Errorf("of many: %d, %v", len(list), err)
+	}
+}
+
+// TestFreezeTakenOver lets another attempt thaw what a living one has frozen, which sees it from the moment in which that begins.
+func TestFreezeTakenOver(t *testing.T) {
+	l, _ := location(t, newMemory())
+	died := errors.New("killed")
+	_, err := l.Write(t.Context(), writeOptions(t, "night", "uid-1"), func(ctx context.Context, w *archive.Writer) (*archive.Summary, error) {
+		note, err := w.Freeze(ctx, archive.Freeze{Cluster: "here", Pods: []string{"a"}})
+		if err != nil {
+			return nil, err
+		}
+		list, err := l.Freezes(ctx, "night", "here")
+		if held, heldErr := note.Held(ctx); err != nil || len(list) != 1 || !held || heldErr != nil {
+			t.Fatalf("%v, %v, %v", list, err, heldErr)
+		}
+		for _, step := range []func(context.Context, archive.Freeze) error{l.ThawFreeze, l.ForgetFreeze} {
+			if err := step(ctx, list[0]); err != nil {
+				t.Error(err)
+			}
+			if held, err := note.Held(ctx); held || err != nil {
+				t.Errorf("it is held: %v, %v", held, err)
+			}
+			again, err := l.Freezes(ctx, "night", "here") // an attempt that dies while it thaws leaves the note
+			if err != nil || len(again) > 1 || len(again) == 1 && !slices.Equal(again[0].Pods, []string{"a"}) {
+				t.Errorf("found %v, %v", again, err)
+			}
+		}
+		return nil, died
+	})
+	if !errors.Is(err, died) {
+		t.Error(err)
 	}
 }

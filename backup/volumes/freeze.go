@@ -25,11 +25,19 @@ const (
 	forgetTime = 30 * time.Second
 )
 
+// Note says in the location which pods hold still.
+type Note interface {
+	// Held says whether nobody else has begun to run their post hooks.
+	Held(ctx context.Context) (bool, error)
+	// Forget removes the note, when the post hooks have run.
+	Forget(ctx context.Context) error
+}
+
 // freezeGroup is volumes that are taken while the applications that write to them hold still, with the pods of these.
 type freezeGroup struct {
 	pods    []*frozenPod
 	volumes []*taking
-	forget  func(context.Context) error // the note of its freeze
+	note    Note // nil where there is nothing to undo
 }
 
 // frozenPod is a pod with hooks.
@@ -68,7 +76,7 @@ func (t *Taker) takeGroup(ctx context.Context, req Request, group *freezeGroup, 
 	}
 	r := copies.result
 	var err error
-	if group.forget, err = t.note(ctx, group); err != nil {
+	if group.note, err = t.note(ctx, group); err != nil {
 		group.fail(r, err)
 		return context.Cause(ctx)
 	}
@@ -94,11 +102,15 @@ func (t *Taker) takeGroup(ctx context.Context, req Request, group *freezeGroup, 
 		}
 	}
 	known, others := split(group.volumes)
-	return errors.Join(t.snapshot(ctx, req, known), copies.copy(ctx, others))
+	if err := errors.Join(t.snapshot(ctx, req, known), copies.copy(ctx, others)); err != nil {
+		return err
+	}
+	group.check(ctx, r)
+	return nil
 }
 
 // note writes down in which pods there will be something to undo.
-func (t *Taker) note(ctx context.Context, group *freezeGroup) (func(context.Context) error, error) {
+func (t *Taker) note(ctx context.Context, group *freezeGroup) (Note, error) {
 	var uids []string
 	for _, p := range group.pods {
 		if len(p.pre) > 0 && len(p.post) > 0 {
@@ -106,9 +118,38 @@ func (t *Taker) note(ctx context.Context, group *freezeGroup) (func(context.Cont
 		}
 	}
 	if len(uids) == 0 || t.Freeze == nil {
-		return func(context.Context) error { return nil }, nil
+		return nil, nil
 	}
 	return t.Freeze(ctx, uids)
+}
+
+// forget removes the note of the group.
+func (g *freezeGroup) forget(ctx context.Context) error {
+	if g.note == nil {
+		return nil
+	}
+	return g.note.Forget(ctx)
+}
+
+// checkTime bounds how long applications hold still for check.
+const checkTime = 10 * time.Second
+
+// check looks whether the applications held still until now: another backup of this name may have taken this one for dead, and run the post hooks.
+func (g *freezeGroup) check(ctx context.Context, r *Result) {
+	if g.note == nil || len(g.volumes) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, checkTime)
+	defer cancel()
+	held, err := g.note.Held(ctx)
+	switch {
+	case err != nil:
+		r.note("whether pod %s and those that are tied to it held still all the time is not known, should another backup of this name run: %v", g.pods[0], err)
+	case !held:
+		for _, v := range g.volumes {
+			v.fail(ReasonHookFailed, fmt.Errorf("its data is not taken, because another run of a backup of this name ran the post hooks of pod %s, or of those that are tied to it, meanwhile: give backups that run at the same time names of their own", g.pods[0]))
+		}
+	}
 }
 
 // prepare runs the pre hooks, of several pods at once, of each one after the other until one fails.

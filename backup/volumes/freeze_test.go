@@ -16,6 +16,7 @@ import (
 
 	"kedge.dev/kedge/api/v1alpha1"
 	"kedge.dev/kedge/internal/podexec"
+	"kedge.dev/kedge/plugins"
 	"kedge.dev/kedge/plugins/hooks"
 )
 
@@ -175,14 +176,14 @@ func TestGroupOrder(t *testing.T) {
 				delete(p.Annotations, "pre.hook.backup.kedge.dev/command")
 			}
 		}
-		taker := &Taker{Exec: ex, Sleep: func(context.Context, time.Duration) error { return nil }, Freeze: func(_ context.Context, uids []string) (func(context.Context) error, error) {
+		taker := &Taker{Exec: ex, Sleep: func(context.Context, time.Duration) error { return nil }, Freeze: func(_ context.Context, uids []string) (Note, error) {
 			if !slices.Equal(uids, []string{"shop-x", "shop-y"}) {
 				t.Errorf("%s: noted %v", c.name, uids)
 			}
 			if c.refuse == nil {
 				ex.note("note")
 			}
-			return func(context.Context) error { ex.note("forget"); return nil }, c.refuse
+			return &noted{forget: func(context.Context) error { ex.note("forget"); return nil }}, c.refuse
 		}}
 		r := &Result{}
 		_, err := taker.freeze(t.Context(), Request{Pods: pods}, nil, taker.fileCopies(Request{}, nil, r))
@@ -265,11 +266,11 @@ func TestGroupCancelled(t *testing.T) {
 				}
 				return own.Err()
 			},
-			Freeze: func(context.Context, []string) (func(context.Context) error, error) {
-				return func(ctx context.Context) error {
+			Freeze: func(context.Context, []string) (Note, error) {
+				return &noted{forget: func(ctx context.Context) error {
 					forgotten = ctx.Err() == nil
 					return nil
-				}, nil
+				}}, nil
 			},
 		}
 		r := &Result{}
@@ -290,3 +291,50 @@ func TestGroupCancelled(t *testing.T) {
 type executorFunc func(context.Context, podexec.Request) error
 
 func (f executorFunc) Exec(ctx context.Context, req podexec.Request) error { return f(ctx, req) }
+
+// noted is a Note.
+type noted struct {
+	held   func() (bool, error)
+	forget func(context.Context) error
+}
+
+func (n *noted) Held(context.Context) (bool, error) { return n.held() }
+
+func (n *noted) Forget(ctx context.Context) error { return n.forget(ctx) }
+
+// camera is a provider that takes snapshots, and writes them into a diary.
+type camera struct {
+	plugins.VolumeSnapshotter
+	diary *cluster
+}
+
+func (c *camera) Name() string { return "camera" }
+
+func (c *camera) Snapshot(context.Context, plugins.SnapshotRequest) ([]plugins.Snapshot, error) {
+	c.diary.note("snapshot")
+	return []plugins.Snapshot{{Handle: "h"}}, nil
+}
+
+// TestThawedByAnother takes a volume whose pod somebody else lets go meanwhile. That is looked at when the snapshot is taken, and the pod holds still yet.
+func TestThawedByAnother(t *testing.T) {
+	away := errors.New("the bucket is away")
+	for _, c := range []struct {
+		name   string
+		held   bool
+		err    error
+		failed bool
+		notes  int
+	}{{"nobody has", true, nil, false, 0}, {"another backup has", false, nil, true, 0}, {"nobody knows", false, away, false, 1}} {
+		ex := &cluster{}
+		note := &noted{held: func() (bool, error) { ex.note("look"); return c.held, c.err }, forget: func(context.Context) error { return nil }}
+		taker := &Taker{Exec: ex, Now: time.Now, Freeze: func(context.Context, []string) (Note, error) { return note, nil }}
+		v := &taking{claim: &Claim{Namespace: "shop", Name: "a"}, provider: &camera{diary: ex}, handle: "h"}
+		r := &Result{}
+		if _, err := taker.freeze(t.Context(), Request{Pods: []hooks.Pod{hooked("shop", "x", "", "a")}}, []*taking{v}, taker.fileCopies(Request{}, nil, r)); err != nil {
+			t.Error(err)
+		}
+		if (v.err != nil) != c.failed || len(r.Notes) != c.notes || !slices.Equal(ex.diary, []string{"pre x", "snapshot", "look", "post x"}) {
+			t.Errorf("%s: %v, %v, %v", c.name, v.err, r.Notes, ex.diary)
+		}
+	}
+}

@@ -71,8 +71,8 @@ type Taker struct {
 	Hooks *hooks.Set
 	// Exec runs them; nil means that nobody can, so that each of them fails.
 	Exec hooks.Executor
-	// Freeze notes the pods that commands are about to run in, before the first of them, and gives what forgets the note, after the last. It may be nil.
-	Freeze func(ctx context.Context, uids []string) (forget func(context.Context) error, err error)
+	// Freeze notes the pods that commands are about to run in, before the first of them. It may be nil.
+	Freeze func(ctx context.Context, uids []string) (Note, error)
 
 	asked bool
 	count *counter
