@@ -83,7 +83,7 @@ func (p *pass) thaw(ctx context.Context, location *archive.Location, cluster str
 	case n > 0:
 		ran.Notes = append(ran.Notes, fmt.Sprintf("an earlier attempt was cut off when hooks had run in %d pods that do not run any more", n))
 	}
-	if ran.Frozen() != nil {
+	if !ran.Thawed() {
 		return ran, nil // the notes stay, so that the next attempt tries again
 	}
 	var errs []error

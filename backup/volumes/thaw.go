@@ -50,9 +50,12 @@ func (e *FrozenError) Error() string {
 	return "pods may still be frozen, run their post hooks by hand with kubectl exec: " + strings.Join(shown, "; ") + more
 }
 
+// Thawed says that no post hook failed whose pre hook may have run.
+func (r *Result) Thawed() bool { return len(r.frozen) == 0 }
+
 // Frozen is a *FrozenError where post hooks failed whose pre hooks may have run; else nil.
 func (r *Result) Frozen() error {
-	if len(r.frozen) == 0 {
+	if r.Thawed() {
 		return nil
 	}
 	return &FrozenError{Hooks: r.frozen}
