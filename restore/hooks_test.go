@@ -17,7 +17,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sync/errgroup"
-	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
@@ -313,24 +312,27 @@ func (j *hookJournal) Append(_ context.Context, records ...Record) error {
 
 func (j *hookJournal) Close() error { return nil }
 
-// updated restores another template over a StatefulSet whose pod runs: the commands run in the pod of the new template, not in the old one.
+// updated restores another template over a StatefulSet whose pods run, which are replaced one after the other: the commands run in the pods of the new template,
+// not in the old ones.
 func (h *hookHouse) updated(t *testing.T) {
 	t.Helper()
+	source := strings.ReplaceAll(in("updated", hookedApps), "replicas: 1", "replicas: 2")
 	req := request("updated")
 	req.Spec.IncludedResources = []string{"statefulsets", "namespaces"}
-	restoreAll(t, h.engine(t, "updated"), req)
-	pods := h.clients.CoreV1().Pods("updated")
-	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
-		if p, err := pods.Get(t.Context(), "db-0", metav1.GetOptions{}); err == nil && p.Status.Phase == corev1.PodRunning {
-			break
+	e := h.engine(t, "updated")
+	e.Source = fromYAML(t, source)
+	restoreAll(t, e, req)
+	old := map[string]bool{}
+	for deadline := time.Now().Add(time.Minute); len(old) < 2 && time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+		pods, err := h.clients.CoreV1().Pods("updated").List(t.Context(), metav1.ListOptions{FieldSelector: "status.phase=Running"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range pods.Items {
+			old[string(pods.Items[i].UID)] = true
 		}
 	}
-	old, err := pods.Get(t.Context(), "db-0", metav1.GetOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	e := h.engine(t, "updated")
-	e.Source = fromYAML(t, strings.ReplaceAll(in("updated", hookedApps), "registry.example/db:1", "registry.example/db:2"))
+	e.Source = fromYAML(t, strings.ReplaceAll(source, "registry.example/db:1", "registry.example/db:2"))
 	req = Request{Name: "newer", UID: "newer-uid", Spec: req.Spec}
 	req.Spec.ExistingResourcePolicy = v1alpha1.PolicyUpdate
 	req.Spec.Hooks = []v1alpha1.RestoreHook{{Name: "import", Post: []v1alpha1.RestoreHookCommand{{Command: h.echo("import")}}}}
@@ -338,8 +340,8 @@ func (h *hookHouse) updated(t *testing.T) {
 	e.Journal = journal
 	r := restoreAll(t, e, req)
 	ran := journal.ended
-	if r.Counts.Updated != 1 || len(ran) != 1 || ran[0].Pod == string(old.UID) {
-		t.Errorf("%s %+v: hooks ran in %+v, the old pod is %s: %+v", r.Phase, r.Counts, ran, old.UID, r.Entries)
+	if r.Counts.Updated != 1 || len(old) != 2 || len(ran) != 2 || slices.ContainsFunc(ran, func(r HookRecord) bool { return old[r.Pod] }) {
+		t.Errorf("%s %+v: hooks ran in %+v, the old pods are %v: %+v", r.Phase, r.Counts, ran, old, r.Entries)
 	}
 	h.diary(t)
 }
