@@ -126,11 +126,16 @@ func (e *Engine) Run(ctx context.Context, req Request) (*archive.Record, error) 
 	if err != nil {
 		return nil, err
 	}
-	record, err := location.Write(ctx, opts, func(ctx context.Context, w *archive.Writer) (*archive.Summary, error) {
+	record, err := location.Write(ctx, opts, func(ctx context.Context, w *archive.Writer) (_ *archive.Summary, err error) {
 		thawed, err := p.thaw(ctx, location, first.cluster.UID)
 		if err != nil {
 			return nil, err
 		}
+		defer func() {
+			if err != nil { // no report will name them
+				err = errors.Join(err, thawed.Frozen())
+			}
+		}()
 		result, err := p.read(ctx, &writerSink{w}, first)
 		if err != nil {
 			return nil, err

@@ -2,7 +2,6 @@ package backup
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -140,111 +139,4 @@ func (r *reading) unlisted(request kube.ListRequest, err error) {
 		Resource: "pods", Reason: volumes.ReasonHookFailed,
 		Message: fmt.Sprintf("no hooks ran: list %s: %v: grant \"list\" on pods to the account that Kedge uses", request.Path, err),
 	})
-}
-
-// Thaw runs the post hooks of pods in which an attempt at the backup had run pre hooks when it was cut off, for a backup that is not begun again. The
-// error names those that failed.
-func (e *Engine) Thaw(ctx context.Context, req Request) error {
-	p, err := e.prepare(req)
-	if err != nil {
-		return fmt.Errorf("undo what hooks of %s did: %w", req.Name, err)
-	}
-	location, err := e.Open(ctx)
-	if err != nil {
-		return err
-	}
-	look := e.Look
-	if look == nil {
-		look = e.Kube
-	}
-	cluster, err := look.ClusterUID(ctx)
-	if err != nil {
-		return fmt.Errorf("undo what hooks of %s did: %w", req.Name, err)
-	}
-	result, err := p.thaw(ctx, location, cluster)
-	if err != nil {
-		return fmt.Errorf("undo what hooks of %s did: %w", req.Name, err)
-	}
-	var errs []error
-	for _, m := range result.Errors {
-		errs = append(errs, errors.New(m.Message))
-	}
-	return errors.Join(errs...)
-}
-
-// thaw runs the post hooks of pods in which an attempt at this backup had run pre hooks when it was killed. It is done first: an application may hold still
-// since then.
-func (p *pass) thaw(ctx context.Context, location *archive.Location, cluster string) (*volumes.Result, error) {
-	result := &volumes.Result{}
-	left, err := location.Freezes(ctx, p.req.Name, cluster)
-	if err != nil {
-		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
-		}
-		result.Warnings = append(result.Warnings, archive.Remark{Resource: "pods", Reason: volumes.ReasonHookFailed, Message: err.Error()})
-	}
-	if len(left) == 0 {
-		return result, nil
-	}
-	wanted := map[string]bool{}
-	for _, f := range left {
-		for _, uid := range f.Pods {
-			wanted[uid] = true
-		}
-	}
-	pods, err := p.podsOf(ctx, wanted)
-	if err != nil && fatal(ctx, err) {
-		return nil, fmt.Errorf("find the pods in which an earlier attempt has run pre hooks: %w", err)
-	}
-	if err != nil {
-		result.Errors = append(result.Errors, archive.Remark{
-			Resource: "pods", Reason: volumes.ReasonHookFailed,
-			Message: fmt.Sprintf("an earlier attempt was cut off when hooks had run in pods, and these cannot be found to run their post hooks: %v", err),
-		})
-		return result, nil
-	}
-	ran, lost := p.taker().Thaw(ctx, pods)
-	if ctx.Err() != nil {
-		return nil, context.Cause(ctx) // nobody knows which of them ran: the notes stay
-	}
-	ran.Warnings = append(ran.Warnings, result.Warnings...)
-	for i := range pods {
-		ran.Notes = append(ran.Notes, fmt.Sprintf("an earlier attempt was cut off when hooks had run in pod %s: its post hooks were run", &pods[i]))
-	}
-	if n := len(wanted) - len(pods); n > 0 {
-		ran.Notes = append(ran.Notes, fmt.Sprintf("an earlier attempt was cut off when hooks had run in %d pods that do not run any more", n))
-	}
-	if lost {
-		return ran, nil // the notes stay, so that the next attempt tries again
-	}
-	var errs []error
-	for _, f := range left {
-		errs = append(errs, location.ForgetFreeze(ctx, f))
-	}
-	return ran, errors.Join(errs...)
-}
-
-// podsOf finds running pods by their uids.
-func (p *pass) podsOf(ctx context.Context, uids map[string]bool) ([]hooks.Pod, error) {
-	var out []hooks.Pod
-	var spaces []string
-	if names, ok := p.matcher.LiteralNamespaces(); ok && len(names) <= fewNamespaces {
-		spaces = names
-	}
-	for _, request := range podLists(spaces, p.PageSize) {
-		_, err := p.Kube.ListHeads(ctx, request, func(head *rawjson.Head, raw []byte, err error) error {
-			if err != nil || !uids[head.UID] {
-				return err
-			}
-			pod, err := hooks.ParsePod(raw)
-			if err == nil && pod.Running() {
-				out = append(out, pod)
-			}
-			return err
-		})
-		if err != nil {
-			return nil, err
-		}
-	}
-	return out, nil
 }

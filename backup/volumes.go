@@ -59,7 +59,7 @@ func (p *pass) takeVolumes(ctx context.Context, r *reading, location string, w *
 		p.progress.stage(StageVolumes)
 	}
 	taker := p.taker()
-	taker.Freeze = func(ctx context.Context, uids []string) (func(context.Context) error, error) {
+	taker.Freeze = func(ctx context.Context, uids []string) (volumes.Note, error) {
 		return w.Freeze(ctx, archive.Freeze{Cluster: r.cluster.UID, Pods: uids})
 	}
 	result, err := taker.Take(ctx, volumes.Request{

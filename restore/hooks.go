@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -35,7 +36,7 @@ type hookRun struct {
 	written map[string]int32 // by uid in the target: the items that this restore has created or updated, of hookKinds
 	lists   map[string]bool  // paths of the lists in which they are
 	spaces  map[string]bool
-	began   time.Time
+	began   time.Time                // of the wait
 	open    map[string]*hookedObject // by uid
 	closed  map[string]bool          // uids of those whose hooks have run, or are given up
 }
@@ -47,6 +48,7 @@ type hookedObject struct {
 	want  int // pods
 	have  int // in which the hooks have run
 	wait  time.Duration
+	since *liveWorkload // it was there before, so that pods of its old template may run yet
 }
 
 // runHooks runs the commands of restored pods, once all objects are written. What fails is in the report; the error says that nobody could look.
@@ -62,10 +64,6 @@ func (x *run) runHooks(ctx context.Context) error {
 	if len(h.written) == 0 {
 		return nil
 	}
-	nodes, err := x.hasNodes(ctx)
-	if err != nil {
-		return err
-	}
 	for poll := 200 * time.Millisecond; ; poll = min(poll*3/2, 2*time.Second) {
 		ran, err := h.round(ctx)
 		if err != nil {
@@ -75,9 +73,12 @@ func (x *run) runHooks(ctx context.Context) error {
 			return nil
 		}
 		if ran {
-			continue // what has become ready meanwhile goes before any deadline
+			h.began = h.e.now() // the time that commands took is no time in which the others were waited for
+			continue
 		}
-		h.giveUp(nodes)
+		if err := h.giveUp(ctx); err != nil {
+			return err
+		}
 		if err := pause(ctx, poll); err != nil {
 			return err
 		}
@@ -124,6 +125,7 @@ func (h *hookRun) gather() {
 type liveWorkload struct {
 	Metadata struct {
 		Namespace, Name, UID string
+		Generation           int64
 		Labels, Annotations  map[string]string
 		DeletionTimestamp    *string
 		OwnerReferences      []struct {
@@ -140,6 +142,7 @@ type liveWorkload struct {
 	Status struct {
 		ObservedGeneration     int64
 		DesiredNumberScheduled int
+		UpdateRevision         string
 		ContainerStatuses      []struct {
 			Name  string
 			Ready bool
@@ -168,39 +171,13 @@ func (h *hookRun) round(ctx context.Context) (ran bool, err error) {
 	if len(h.open) == 0 {
 		return false, nil
 	}
-	owners := map[string]string{} // of ReplicaSets: a Deployment's pods are theirs
 	var ready []func()
 	for _, namespace := range slices.Sorted(maps.Keys(h.spaces)) {
-		base := "/namespaces/" + url.PathEscape(namespace)
-		if err := h.list(ctx, "/apis/apps/v1"+base+"/replicasets", func(l *liveWorkload, _ []byte) error {
-			owners[l.Metadata.UID] = l.controller()
-			return nil
-		}); err != nil {
-			return false, err
-		}
-		err := h.list(ctx, "/api/v1"+base+"/pods", func(l *liveWorkload, raw []byte) error {
-			o := h.open[l.Metadata.UID]
-			for _, owner := range []string{l.controller(), owners[l.controller()]} {
-				if o == nil {
-					o = h.open[owner]
-				}
-			}
-			if o == nil || l.Metadata.DeletionTimestamp != nil {
-				return nil
-			}
-			if _, done := h.ranIn[l.Metadata.UID]; done {
-				o.have++
-				return nil
-			}
-			pod, err := hooks.ParsePod(raw)
-			if err == nil && ripe(&pod, l, o.after) {
-				ready = append(ready, func() { h.runIn(ctx, o, &pod) })
-			}
-			return err
-		})
+		more, err := h.ready(ctx, "/namespaces/"+url.PathEscape(namespace))
 		if err != nil {
 			return false, err
 		}
+		ready = append(ready, more...)
 	}
 	for id, o := range h.open {
 		if o.have >= o.want {
@@ -215,6 +192,81 @@ func (h *hookRun) round(ctx context.Context) (ran bool, err error) {
 	}
 	_ = g.Wait() // what fails is in the report
 	return len(ready) > 0, context.Cause(ctx)
+}
+
+// ready gives the work in the pods of a namespace that are ready for their hooks, and counts those in which they have run.
+func (h *hookRun) ready(ctx context.Context, namespace string) ([]func(), error) {
+	sets := map[string]*liveWorkload{} // a Deployment's pods are those of its ReplicaSets
+	if err := h.list(ctx, "/apis/apps/v1"+namespace+"/replicasets", func(l *liveWorkload, _ []byte) error {
+		sets[l.Metadata.UID] = l
+		return nil
+	}); err != nil {
+		return nil, err
+	}
+	var out []func()
+	err := h.list(ctx, "/api/v1"+namespace+"/pods", func(l *liveWorkload, raw []byte) error {
+		o, set := h.open[l.Metadata.UID], sets[l.controller()]
+		if o == nil {
+			o = h.open[l.controller()]
+		}
+		if o == nil && set != nil {
+			o = h.open[set.controller()]
+		}
+		if o == nil || l.Metadata.DeletionTimestamp != nil || o.since != nil && !o.since.made(l, newest(set, sets)) {
+			return nil
+		}
+		if _, done := h.ranIn[l.Metadata.UID]; done {
+			o.have++
+			return nil
+		}
+		pod, err := hooks.ParsePod(raw)
+		if err == nil && ripe(&pod, l, o.after) {
+			out = append(out, func() { h.runIn(ctx, o, &pod) })
+		}
+		return err
+	})
+	return out, err
+}
+
+// Where controllers note of which template a pod is.
+const (
+	deploymentRevision = "deployment.kubernetes.io/revision"
+	revisionHash       = "controller-revision-hash"
+	daemonGeneration   = "deprecated.daemonset.template.generation"
+	podGeneration      = "pod-template-generation"
+)
+
+// newest says whether a ReplicaSet, where there is one, is the newest of its Deployment. What the Deployment itself says of that the restore may have written.
+func newest(set *liveWorkload, all map[string]*liveWorkload) bool {
+	if set == nil || set.controller() == "" {
+		return true
+	}
+	number := func(l *liveWorkload) int {
+		n, _ := strconv.Atoi(l.Metadata.Annotations[deploymentRevision]) // without one it is the oldest
+		return n
+	}
+	for _, other := range all {
+		if other.controller() == set.controller() && number(other) > number(set) {
+			return false
+		}
+	}
+	return true
+}
+
+// made says of a workload that was there before whether it made a pod from the template that it has now; newest, whether the pod's ReplicaSet is. Before its
+// controller has seen the new template no pod is of it. Where nothing tells pods apart, each counts.
+func (l *liveWorkload) made(pod *liveWorkload, newest bool) bool {
+	if l.Status.ObservedGeneration < l.Metadata.Generation || !newest {
+		return false
+	}
+	labels, annotations := pod.Metadata.Labels, l.Metadata.Annotations
+	switch {
+	case l.Status.UpdateRevision != "": // a StatefulSet
+		return labels[revisionHash] == l.Status.UpdateRevision
+	case annotations[daemonGeneration] != "":
+		return labels[podGeneration] == annotations[daemonGeneration]
+	}
+	return true
 }
 
 func (h *hookRun) list(ctx context.Context, path string, fn func(l *liveWorkload, raw []byte) error) error {
@@ -250,6 +302,9 @@ func (h *hookRun) expect(path string, l *liveWorkload) {
 		case l.Spec.Replicas != nil:
 			o.want = *l.Spec.Replicas
 		}
+	}
+	if h.plan.items[i].state == Updated && l.Spec.Template != nil {
+		o.since = l
 	}
 	o.after = h.set.Of(h.plan.ref(i).Namespace, meta, annotations)
 	for _, a := range o.after {
@@ -309,16 +364,24 @@ func (h *hookRun) runIn(ctx context.Context, o *hookedObject, p *hooks.Pod) {
 	}
 }
 
-// giveUp ends the waits that have lasted long enough.
-func (h *hookRun) giveUp(nodes bool) {
-	for id, o := range h.open {
-		waited := h.e.now().Sub(h.began)
-		if nodes && waited < o.wait {
+// giveUp ends the waits that have lasted long enough. A target without nodes is waited for as long: some make their first one for the first pod.
+func (h *hookRun) giveUp(ctx context.Context) error {
+	waited := h.e.now().Sub(h.began)
+	for _, id := range slices.Sorted(maps.Keys(h.open)) {
+		o := h.open[id]
+		if waited < o.wait {
 			continue
 		}
+		nodes, err := h.hasNodes(ctx)
+		if err != nil {
+			return err
+		}
 		why := fmt.Sprintf("after %s %d of %d pods had run", o.wait, o.have, o.want)
+		if o.since != nil {
+			why += " (only pods of the restored template count)"
+		}
 		if !nodes {
-			why = "the target has no node that could run its pods"
+			why = fmt.Sprintf("after %s the target has no node that could run its pods", o.wait)
 		}
 		mode := v1alpha1.HookContinue
 		for _, a := range o.after {
@@ -330,6 +393,7 @@ func (h *hookRun) giveUp(nodes bool) {
 		h.closed[id] = true
 		delete(h.open, id)
 	}
+	return nil
 }
 
 // hookFailed reports a hook that failed.

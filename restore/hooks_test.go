@@ -4,14 +4,19 @@ package restore
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sync/errgroup"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
@@ -144,11 +149,12 @@ func TestHooks(t *testing.T) {
 		t.Run(version, func(t *testing.T) {
 			h := newHookHouse(t, version)
 			h.withoutNodes(t)
-			h.kubelet = podrunner.StartKubelet(t, h.clients, "node-1")
-			for _, namespace := range []string{"hooked", "slow", "cut"} {
+			h.lateNode(t)
+			for _, namespace := range []string{"hooked", "slow", "cut", "updated"} {
 				h.kubelet.Take(t, namespace)
 			}
 			h.succeed(t)
+			h.updated(t)
 			h.failing(t)
 			h.cutOff(t)
 			h.unseen(t)
@@ -156,15 +162,98 @@ func TestHooks(t *testing.T) {
 	}
 }
 
-// withoutNodes waits for nothing where nothing can run.
+// withoutNodes waits as long as with nodes, since some clusters make a node for the first pod, and then says that there is none.
 func (h *hookHouse) withoutNodes(t *testing.T) {
 	t.Helper()
-	req := request("nowhere")
-	began := time.Now()
-	r := restoreAll(t, h.engine(t, "nowhere"), req)
+	e := h.engine(t, "nowhere")
+	var passed atomic.Int64 // a minute at each look
+	e.Now = func() time.Time { return time.Now().Add(time.Duration(passed.Add(1)) * time.Minute) }
+	r := restoreAll(t, e, request("nowhere"))
 	entries := entriesOf(r, "deployments.apps", "nowhere", "web")
-	if r.Phase != v1alpha1.PhaseCompleted || len(entries) != 1 || entries[0].Reason != HookFailed || !strings.Contains(entries[0].Message, "no node") || time.Since(began) > time.Minute {
-		t.Errorf("without nodes: %s after %s: %+v", r.Phase, time.Since(began), entries)
+	if r.Phase != v1alpha1.PhaseCompleted || len(entries) != 1 || entries[0].Reason != HookFailed || !strings.Contains(entries[0].Message, "after 5m0s the target has no node") {
+		t.Errorf("without nodes: %s: %+v", r.Phase, entries)
+	}
+}
+
+// executorFunc is an Executor that is one function.
+type executorFunc func(context.Context, podexec.Request) error
+
+func (f executorFunc) Exec(ctx context.Context, req podexec.Request) error { return f(ctx, req) }
+
+// lateNode brings the first node up when the restore has looked for pods and found none that runs. The pod of another namespace starts after a command that
+// took longer than anything is waited for.
+func (h *hookHouse) lateNode(t *testing.T) {
+	t.Helper()
+	e := h.engine(t, "late")
+	both := in("late", hookedApps) + "\n---\n" + in("later", hookedApps)
+	e.Source = fromYAML(t, strings.ReplaceAll(both, "DIARY", h.path))
+	var passed atomic.Int64
+	e.Now = func() time.Time { return time.Now().Add(time.Duration(passed.Load())) }
+	commands := e.Exec
+	var took sync.Once
+	e.Exec = executorFunc(func(ctx context.Context, req podexec.Request) error {
+		defer took.Do(func() {
+			passed.Add(int64(time.Hour))
+			time.AfterFunc(time.Second, func() { h.kubelet.Take(t, "later") })
+		})
+		return commands.Exec(ctx, req)
+	})
+	req := request("late")
+	req.Spec.IncludedResources = []string{"pods", "namespaces"}
+	p, err := e.Plan(t.Context(), req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r *Report
+	var g errgroup.Group
+	g.Go(func() (err error) {
+		r, err = e.Run(t.Context(), p)
+		return err
+	})
+	for err := errors.New("no look yet"); err != nil && t.Context().Err() == nil; time.Sleep(100 * time.Millisecond) {
+		_, err = h.clients.CoreV1().Pods("late").Get(t.Context(), "lone", metav1.GetOptions{})
+	}
+	time.Sleep(time.Second) // enough to give up, for who does not wait
+	h.kubelet = podrunner.StartKubelet(t, h.clients, "node-1")
+	h.kubelet.Take(t, "late")
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"lone", "lone"}, h.diary(t)); diff != "" || r.Phase != v1alpha1.PhaseCompleted {
+		t.Errorf("with a late node it is %s, %+v; there ran (-want +got):\n%s", r.Phase, r.Entries, diff)
+	}
+}
+
+// TestMade tells pods of a new template from those of the old one.
+func TestMade(t *testing.T) {
+	object := func(text string) *liveWorkload {
+		var l liveWorkload
+		if err := json.Unmarshal([]byte(text), &l); err != nil {
+			t.Fatal(err)
+		}
+		return &l
+	}
+	old := `{"metadata":{"uid":"r1","annotations":{"deployment.kubernetes.io/revision":"9"},"ownerReferences":[{"uid":"d","controller":true}]}}`
+	next := `{"metadata":{"uid":"r2","annotations":{"deployment.kubernetes.io/revision":"10"},"ownerReferences":[{"uid":"d","controller":true}]}}`
+	other := `{"metadata":{"uid":"r3","annotations":{"deployment.kubernetes.io/revision":"11"},"ownerReferences":[{"uid":"e","controller":true}]}}`
+	sets := map[string]*liveWorkload{"r1": object(old), "r2": object(next), "r3": object(other)}
+	seen := `{"metadata":{"uid":"d","generation":2},"status":{"observedGeneration":2}}`
+	for _, c := range []struct {
+		name, workload, pod, set string
+		want                     bool
+	}{
+		{"a Deployment's new pod", seen, `{}`, "r2", true},
+		{"its old pod", seen, `{}`, "r1", false},
+		{"before its controller has looked", `{"metadata":{"generation":2},"status":{"observedGeneration":1}}`, `{}`, "r2", false},
+		{"a StatefulSet's new pod", `{"status":{"updateRevision":"b"}}`, `{"metadata":{"labels":{"controller-revision-hash":"b"}}}`, "", true},
+		{"its old pod", `{"status":{"updateRevision":"b"}}`, `{"metadata":{"labels":{"controller-revision-hash":"a"}}}`, "", false},
+		{"a DaemonSet's new pod", `{"metadata":{"annotations":{"deprecated.daemonset.template.generation":"2"}}}`, `{"metadata":{"labels":{"pod-template-generation":"2"}}}`, "", true},
+		{"its old pod", `{"metadata":{"annotations":{"deprecated.daemonset.template.generation":"2"}}}`, `{"metadata":{"labels":{"pod-template-generation":"1"}}}`, "", false},
+		{"a pod of which nothing is known", seen, `{}`, "", true},
+	} {
+		if got := object(c.workload).made(object(c.pod), newest(sets[c.set], sets)); got != c.want {
+			t.Errorf("%s: %v", c.name, got)
+		}
 	}
 }
 
@@ -200,6 +289,61 @@ func (h *hookHouse) succeed(t *testing.T) {
 	if r := restoreAll(t, h.engine(t, "origin"), Request{Name: "again", UID: "again-uid", Spec: req.Spec}); r.Counts.Created != 0 || len(h.diary(t)) != 0 {
 		t.Errorf("a second restore created %d objects, or ran hooks", r.Counts.Created)
 	}
+}
+
+// hookJournal keeps which hooks ended.
+type hookJournal struct {
+	mu    sync.Mutex
+	ended []HookRecord
+}
+
+func (j *hookJournal) Replay(context.Context, func(Record) error) error { return nil }
+
+func (j *hookJournal) Append(_ context.Context, records ...Record) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, r := range records {
+		if r.Hook != nil && r.Hook.Ended {
+			j.ended = append(j.ended, *r.Hook)
+		}
+	}
+	return nil
+}
+
+func (j *hookJournal) Close() error { return nil }
+
+// updated restores another template over a StatefulSet whose pods run, which are replaced one after the other: the commands run in the pods of the new template,
+// not in the old ones.
+func (h *hookHouse) updated(t *testing.T) {
+	t.Helper()
+	source := strings.ReplaceAll(in("updated", hookedApps), "replicas: 1", "replicas: 2")
+	req := request("updated")
+	req.Spec.IncludedResources = []string{"statefulsets", "namespaces"}
+	e := h.engine(t, "updated")
+	e.Source = fromYAML(t, source)
+	restoreAll(t, e, req)
+	old := map[string]bool{}
+	for deadline := time.Now().Add(time.Minute); len(old) < 2 && time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+		pods, err := h.clients.CoreV1().Pods("updated").List(t.Context(), metav1.ListOptions{FieldSelector: "status.phase=Running"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range pods.Items {
+			old[string(pods.Items[i].UID)] = true
+		}
+	}
+	e.Source = fromYAML(t, strings.ReplaceAll(source, "registry.example/db:1", "registry.example/db:2"))
+	req = Request{Name: "newer", UID: "newer-uid", Spec: req.Spec}
+	req.Spec.ExistingResourcePolicy = v1alpha1.PolicyUpdate
+	req.Spec.Hooks = []v1alpha1.RestoreHook{{Name: "import", Post: []v1alpha1.RestoreHookCommand{{Command: h.echo("import")}}}}
+	journal := &hookJournal{}
+	e.Journal = journal
+	r := restoreAll(t, e, req)
+	ran := journal.ended
+	if r.Counts.Updated != 1 || len(old) != 2 || len(ran) != 2 || slices.ContainsFunc(ran, func(r HookRecord) bool { return old[r.Pod] }) {
+		t.Errorf("%s %+v: hooks ran in %+v, the old pods are %v: %+v", r.Phase, r.Counts, ran, old, r.Entries)
+	}
+	h.diary(t)
 }
 
 // unseen restores as an account that may not look for the pods: that is said, not passed over.

@@ -25,18 +25,30 @@ const (
 	forgetTime = 30 * time.Second
 )
 
+// Note says in the location which pods hold still.
+type Note interface {
+	// Held says whether nobody else has begun to run their post hooks.
+	Held(ctx context.Context) (bool, error)
+	// Forget removes the note, when the post hooks have run.
+	Forget(ctx context.Context) error
+}
+
 // freezeGroup is volumes that are taken while the applications that write to them hold still, with the pods of these.
 type freezeGroup struct {
 	pods    []*frozenPod
 	volumes []*taking
+	note    Note // nil where there is nothing to undo
 }
 
 // frozenPod is a pod with hooks.
 type frozenPod struct {
 	*hooks.Pod
 	pre, post []hooks.Command
-	begun     bool  // a pre hook may have run
+	begun     bool  // the turn of a pre hook had come
+	held      bool  // a pre hook may have run
+	froze     bool  // a pre hook has reached its container
 	err       error // of a pre hook, for which its volumes are not taken
+	failed    []failedPost
 }
 
 // freeze takes the snapshots of all volumes, and the copies of files that are made while pods hold still. It gives the volumes whose files are left.
@@ -63,20 +75,20 @@ func (t *Taker) takeGroup(ctx context.Context, req Request, group *freezeGroup, 
 		return err
 	}
 	r := copies.result
-	forget, err := t.note(ctx, group)
-	if err != nil {
+	var err error
+	if group.note, err = t.note(ctx, group); err != nil {
 		group.fail(r, err)
 		return context.Cause(ctx)
 	}
 	defer func() {
 		// Whatever became of the rest: what was begun is undone.
-		lost := group.thaw(context.WithoutCancel(ctx), t, r)
-		if ctx.Err() != nil && lost {
-			return // this backup will not be sealed, and the next attempt finds the note
+		if !group.thaw(ctx, t) {
+			r.owe(group) // and the next attempt finds the note
+			return
 		}
 		fctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), forgetTime)
 		defer cancel()
-		if ferr := forget(fctx); ferr != nil && ctx.Err() == nil {
+		if ferr := group.forget(fctx); ferr != nil && ctx.Err() == nil {
 			r.note("%v; should this attempt be cut off, the next one runs the post hooks once more", ferr)
 		}
 	}()
@@ -90,11 +102,15 @@ func (t *Taker) takeGroup(ctx context.Context, req Request, group *freezeGroup, 
 		}
 	}
 	known, others := split(group.volumes)
-	return errors.Join(t.snapshot(ctx, req, known), copies.copy(ctx, others))
+	if err := errors.Join(t.snapshot(ctx, req, known), copies.copy(ctx, others)); err != nil {
+		return err
+	}
+	group.check(ctx, r)
+	return nil
 }
 
 // note writes down in which pods there will be something to undo.
-func (t *Taker) note(ctx context.Context, group *freezeGroup) (func(context.Context) error, error) {
+func (t *Taker) note(ctx context.Context, group *freezeGroup) (Note, error) {
 	var uids []string
 	for _, p := range group.pods {
 		if len(p.pre) > 0 && len(p.post) > 0 {
@@ -102,9 +118,38 @@ func (t *Taker) note(ctx context.Context, group *freezeGroup) (func(context.Cont
 		}
 	}
 	if len(uids) == 0 || t.Freeze == nil {
-		return func(context.Context) error { return nil }, nil
+		return nil, nil
 	}
 	return t.Freeze(ctx, uids)
+}
+
+// forget removes the note of the group.
+func (g *freezeGroup) forget(ctx context.Context) error {
+	if g.note == nil {
+		return nil
+	}
+	return g.note.Forget(ctx)
+}
+
+// checkTime bounds how long applications hold still for check.
+const checkTime = 10 * time.Second
+
+// check looks whether the applications held still until now: another backup of this name may have taken this one for dead, and run the post hooks.
+func (g *freezeGroup) check(ctx context.Context, r *Result) {
+	if g.note == nil || len(g.volumes) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, checkTime)
+	defer cancel()
+	held, err := g.note.Held(ctx)
+	switch {
+	case err != nil:
+		r.note("whether pod %s and those that are tied to it held still all the time is not known, should another backup of this name run: %v", g.pods[0], err)
+	case !held:
+		for _, v := range g.volumes {
+			v.fail(ReasonHookFailed, fmt.Errorf("its data is not taken, because another run of a backup of this name ran the post hooks of pod %s, or of those that are tied to it, meanwhile: give backups that run at the same time names of their own", g.pods[0]))
+		}
+	}
 }
 
 // prepare runs the pre hooks, of several pods at once, of each one after the other until one fails.
@@ -116,7 +161,10 @@ func (g *freezeGroup) prepare(ctx context.Context, t *Taker, r *Result) {
 			}
 			p.begun = true
 			c := &p.pre[i]
-			if err := t.runPre(ctx, p.Pod, c); err != nil && ctx.Err() == nil {
+			err := t.runPre(ctx, p.Pod, c)
+			p.held = p.held || hooks.Began(err)
+			p.froze = p.froze || hooks.Began(err) && !hooks.Lost(err)
+			if err != nil && ctx.Err() == nil {
 				r.hook(p.Pod, c.OnError, fmt.Errorf("pre %w", err))
 				if c.OnError != v1alpha1.HookContinue {
 					p.err = err
@@ -137,21 +185,6 @@ func (t *Taker) runPre(ctx context.Context, p *hooks.Pod, c *hooks.Command) erro
 		}
 	})()
 	return hooks.Run(own, t.Exec, p, c)
-}
-
-// thaw runs the post hooks of the pods whose turn had come, all of them whatever became of each. It says whether one of them may not have
-// reached its container. They have the time that each of them names, and no other end.
-func (g *freezeGroup) thaw(ctx context.Context, t *Taker, r *Result) bool {
-	lost := make(chan struct{}, len(g.pods))
-	g.each(func(p *frozenPod) {
-		if len(p.pre) > 0 && !p.begun {
-			return
-		}
-		if t.runPost(ctx, p.Pod, p.post, r) {
-			lost <- struct{}{}
-		}
-	})
-	return len(lost) > 0
 }
 
 func (g *freezeGroup) each(do func(*frozenPod)) {
@@ -180,39 +213,6 @@ func (g *freezeGroup) fail(r *Result, err error) {
 		p.err = err
 		g.refuse(p)
 	}
-}
-
-// postTries is how often a post hook is run that may not have reached its container; a post hook undoes, which may be done twice.
-const (
-	postTries = 3
-	postPause = 2 * time.Second
-)
-
-// runPost runs post hooks of a pod, and says whether one of them may not have reached its container.
-func (t *Taker) runPost(ctx context.Context, p *hooks.Pod, post []hooks.Command, r *Result) (lost bool) {
-	for i := range post {
-		c := &post[i]
-		err := hooks.Run(ctx, t.Exec, p, c)
-		for n := 1; n < postTries && hooks.Lost(err) && t.Sleep(ctx, postPause) == nil; n++ {
-			err = hooks.Run(ctx, t.Exec, p, c)
-		}
-		if err != nil {
-			r.hook(p, c.OnError, fmt.Errorf("post %w", err))
-			lost = lost || hooks.Lost(err)
-		}
-	}
-	return lost
-}
-
-// Thaw runs the post hooks of pods in which an attempt that was killed had begun. What fails is in the result; lost says that some may not have
-// reached their containers.
-func (t *Taker) Thaw(ctx context.Context, pods []hooks.Pod) (r *Result, lost bool) {
-	r = &Result{}
-	group := &freezeGroup{}
-	for i := range pods {
-		group.pods = append(group.pods, &frozenPod{Pod: &pods[i], post: t.Hooks.Of(&pods[i], hooks.Post)})
-	}
-	return r, group.thaw(ctx, t, r)
 }
 
 // tie puts together what is frozen together: the volumes of one pod, those of pods that share one, and those of pods that a label ties. What no pod with

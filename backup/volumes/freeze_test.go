@@ -16,6 +16,7 @@ import (
 
 	"kedge.dev/kedge/api/v1alpha1"
 	"kedge.dev/kedge/internal/podexec"
+	"kedge.dev/kedge/plugins"
 	"kedge.dev/kedge/plugins/hooks"
 )
 
@@ -133,7 +134,7 @@ func TestGroupOrder(t *testing.T) {
 		refuse   error // of the note
 		want     []string
 		errors   int
-		ends     bool // with the context's error
+		ends     bool // with an error
 		onlyPost bool
 	}{
 		{"good", nil, nil, []string{"note", "pre x", "pre y", "post x", "post y", "forget"}, 0, false, false},
@@ -151,7 +152,21 @@ func TestGroupOrder(t *testing.T) {
 				return errors.New("reset")
 			}
 			return nil
-		}, nil, []string{"note", "pre x", "pre y", "post x", "post y", "post y", "post y", "forget"}, 1, false, false},
+		}, nil, append([]string{"note", "pre x", "pre y", "post x"}, slices.Repeat([]string{"post y"}, 15)...), 1, true, false},
+		{"a post hook that does not arrive for minutes", lostTimes(12, "post", "y"), nil, append(append([]string{"note", "pre x", "pre y", "post x"}, slices.Repeat([]string{"post y"}, 13)...), "forget"), 0, false, false},
+		{"a post hook that arrives before the backup is sealed", lostTimes(14, "post", "y"), nil, append(append([]string{"note", "pre x", "pre y", "post x"}, slices.Repeat([]string{"post y"}, 15)...), "forget"), 0, false, false},
+		{"a post hook that fails", func(r podexec.Request) error {
+			if r.Command[0] == "post" && r.Pod == "y" {
+				return failing
+			}
+			return nil
+		}, nil, []string{"note", "pre x", "pre y", "post x", "post y"}, 1, false, false},
+		{"a pod that nothing reaches", func(r podexec.Request) error {
+			if r.Pod == "y" {
+				return errors.New("no route")
+			}
+			return nil
+		}, nil, []string{"note", "pre x", "pre y", "post x", "post y", "post y", "post y", "post y"}, 2, false, false},
 		{"nothing to undo, nothing to note", nil, nil, []string{"post x", "post y"}, 0, false, true},
 	} {
 		ex := &cluster{answer: c.answer}
@@ -161,17 +176,18 @@ func TestGroupOrder(t *testing.T) {
 				delete(p.Annotations, "pre.hook.backup.kedge.dev/command")
 			}
 		}
-		taker := &Taker{Exec: ex, Sleep: func(context.Context, time.Duration) error { return nil }, Freeze: func(_ context.Context, uids []string) (func(context.Context) error, error) {
+		taker := &Taker{Exec: ex, Sleep: func(context.Context, time.Duration) error { return nil }, Freeze: func(_ context.Context, uids []string) (Note, error) {
 			if !slices.Equal(uids, []string{"shop-x", "shop-y"}) {
 				t.Errorf("%s: noted %v", c.name, uids)
 			}
 			if c.refuse == nil {
 				ex.note("note")
 			}
-			return func(context.Context) error { ex.note("forget"); return nil }, c.refuse
+			return &noted{forget: func(context.Context) error { ex.note("forget"); return nil }}, c.refuse
 		}}
 		r := &Result{}
 		_, err := taker.freeze(t.Context(), Request{Pods: pods}, nil, taker.fileCopies(Request{}, nil, r))
+		err = taker.settle(t.Context(), r, err)
 		if (err != nil) != c.ends || len(r.Errors) != c.errors {
 			t.Errorf("%s: %v, %v", c.name, err, r.Errors)
 		}
@@ -182,10 +198,12 @@ func TestGroupOrder(t *testing.T) {
 	}
 }
 
-func lostOnce(command, pod string) func(podexec.Request) error {
-	var lost atomic.Bool
+func lostOnce(command, pod string) func(podexec.Request) error { return lostTimes(1, command, pod) }
+
+func lostTimes(n int64, command, pod string) func(podexec.Request) error {
+	var lost atomic.Int64
 	return func(r podexec.Request) error {
-		if r.Command[0] == command && r.Pod == pod && lost.CompareAndSwap(false, true) {
+		if r.Command[0] == command && r.Pod == pod && lost.Add(1) <= n {
 			return errors.New("reset")
 		}
 		return nil
@@ -209,13 +227,15 @@ func sortedSteps(diary []string) []string {
 // lives, and one that does not arrive leaves the note for the next attempt.
 func TestGroupCancelled(t *testing.T) {
 	for _, c := range []struct {
-		name             string
-		patient, arrives bool
-		want             []string
+		name    string
+		patient bool
+		post    error
+		want    []string
 	}{
-		{"the pre hook ends", true, true, []string{"pre x", "post x"}},
-		{"the pre hook hangs", false, true, []string{"pre x", "given up", "post x"}},
-		{"the post hook does not arrive", true, false, []string{"pre x", "post x", "post x", "post x"}},
+		{"the pre hook ends", true, nil, []string{"pre x", "post x"}},
+		{"the pre hook hangs", false, nil, []string{"pre x", "given up", "post x"}},
+		{"the post hook does not arrive", true, errors.New("reset"), []string{"pre x", "post x", "post x", "post x", "post x"}},
+		{"the post hook fails", true, &podexec.ExitError{Code: 7, Output: "s3cret"}, []string{"pre x", "post x"}},
 	} {
 		ctx, cancel := context.WithCancel(t.Context())
 		ex := &cluster{}
@@ -229,10 +249,7 @@ func TestGroupCancelled(t *testing.T) {
 				}
 				return nil
 			}
-			if !c.arrives {
-				return errors.New("reset")
-			}
-			return nil
+			return c.post
 		}
 		forgotten := false
 		taker := &Taker{
@@ -249,18 +266,23 @@ func TestGroupCancelled(t *testing.T) {
 				}
 				return own.Err()
 			},
-			Freeze: func(context.Context, []string) (func(context.Context) error, error) {
-				return func(ctx context.Context) error {
+			Freeze: func(context.Context, []string) (Note, error) {
+				return &noted{forget: func(ctx context.Context) error {
 					forgotten = ctx.Err() == nil
 					return nil
-				}, nil
+				}}, nil
 			},
 		}
 		r := &Result{}
 		_, err := taker.freeze(ctx, Request{Pods: []hooks.Pod{hooked("shop", "x", "")}}, nil, taker.fileCopies(Request{}, nil, r))
+		err = taker.settle(ctx, r, err)
 		cancel()
-		if !errors.Is(err, context.Canceled) || forgotten != c.arrives || !slices.Equal(ex.diary, c.want) {
+		if !errors.Is(err, context.Canceled) || forgotten != (c.post == nil) || !slices.Equal(ex.diary, c.want) {
 			t.Errorf("%s: %v, forgotten %v, %v", c.name, err, forgotten, ex.diary)
+		}
+		frozen, ok := errors.AsType[*FrozenError](err)
+		if ok != (c.post != nil) || ok && (!strings.Contains(frozen.Error(), "pod shop/x, container main") || strings.Contains(err.Error(), "s3cret")) {
+			t.Errorf("%s: %v", c.name, err)
 		}
 	}
 }
@@ -269,3 +291,50 @@ func TestGroupCancelled(t *testing.T) {
 type executorFunc func(context.Context, podexec.Request) error
 
 func (f executorFunc) Exec(ctx context.Context, req podexec.Request) error { return f(ctx, req) }
+
+// noted is a Note.
+type noted struct {
+	held   func() (bool, error)
+	forget func(context.Context) error
+}
+
+func (n *noted) Held(context.Context) (bool, error) { return n.held() }
+
+func (n *noted) Forget(ctx context.Context) error { return n.forget(ctx) }
+
+// camera is a provider that takes snapshots, and writes them into a diary.
+type camera struct {
+	plugins.VolumeSnapshotter
+	diary *cluster
+}
+
+func (c *camera) Name() string { return "camera" }
+
+func (c *camera) Snapshot(context.Context, plugins.SnapshotRequest) ([]plugins.Snapshot, error) {
+	c.diary.note("snapshot")
+	return []plugins.Snapshot{{Handle: "h"}}, nil
+}
+
+// TestThawedByAnother takes a volume whose pod somebody else lets go meanwhile. That is looked at when the snapshot is taken, and the pod holds still yet.
+func TestThawedByAnother(t *testing.T) {
+	away := errors.New("the bucket is away")
+	for _, c := range []struct {
+		name   string
+		held   bool
+		err    error
+		failed bool
+		notes  int
+	}{{"nobody has", true, nil, false, 0}, {"another backup has", false, nil, true, 0}, {"nobody knows", false, away, false, 1}} {
+		ex := &cluster{}
+		note := &noted{held: func() (bool, error) { ex.note("look"); return c.held, c.err }, forget: func(context.Context) error { return nil }}
+		taker := &Taker{Exec: ex, Now: time.Now, Freeze: func(context.Context, []string) (Note, error) { return note, nil }}
+		v := &taking{claim: &Claim{Namespace: "shop", Name: "a"}, provider: &camera{diary: ex}, handle: "h"}
+		r := &Result{}
+		if _, err := taker.freeze(t.Context(), Request{Pods: []hooks.Pod{hooked("shop", "x", "", "a")}}, []*taking{v}, taker.fileCopies(Request{}, nil, r)); err != nil {
+			t.Error(err)
+		}
+		if (v.err != nil) != c.failed || len(r.Notes) != c.notes || !slices.Equal(ex.diary, []string{"pre x", "snapshot", "look", "post x"}) {
+			t.Errorf("%s: %v, %v, %v", c.name, v.err, r.Notes, ex.diary)
+		}
+	}
+}

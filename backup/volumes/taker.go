@@ -71,8 +71,8 @@ type Taker struct {
 	Hooks *hooks.Set
 	// Exec runs them; nil means that nobody can, so that each of them fails.
 	Exec hooks.Executor
-	// Freeze notes the pods that commands are about to run in, before the first of them, and gives what forgets the note, after the last. It may be nil.
-	Freeze func(ctx context.Context, uids []string) (forget func(context.Context) error, err error)
+	// Freeze notes the pods that commands are about to run in, before the first of them. It may be nil.
+	Freeze func(ctx context.Context, uids []string) (Note, error)
 
 	asked bool
 	count *counter
@@ -100,7 +100,9 @@ type Result struct {
 	Errors, Warnings, Skipped []archive.Remark
 	Notes                     []string
 
-	mu sync.Mutex
+	mu     sync.Mutex
+	owed   []*freezeGroup // with post hooks that failed
+	frozen []string       // as of a FrozenError
 }
 
 func (r *Result) fail(c *Claim, reason, format string, args ...any) {
@@ -155,12 +157,19 @@ type taking struct {
 }
 
 // Take takes the data of the claims, with the hooks of pods around it. What fails for one claim or pod is in the result; an error means that nothing
-// can be said of any. Snapshots that an earlier attempt of the same backup left are removed first.
+// can be said of any; it wraps a *FrozenError where pods may be frozen yet. Snapshots that an earlier attempt of the same backup left are removed first.
 func (t *Taker) Take(ctx context.Context, req Request) (*Result, error) {
 	r := &Result{}
+	if err := t.settle(ctx, r, t.take(ctx, req, r)); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+func (t *Taker) take(ctx context.Context, req Request, r *Result) error {
 	todo, err := t.plan(ctx, req, r)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	t.count = newCounter(len(todo), t.Progress)
 	t.count.done()
@@ -168,23 +177,23 @@ func (t *Taker) Take(ctx context.Context, req Request) (*Result, error) {
 	if len(known) > 0 { // else no provider is asked for anything: a cluster outside of its reach may have none that answers
 		t.asked = true
 		if err := errors.Join(t.describe(ctx, known), t.forget(ctx, req)); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	t.describeFolders(ctx, others, r)
 	copies := t.fileCopies(req, others, r)
 	if err := copies.begin(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	free, err := t.freeze(ctx, req, todo, copies)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := t.finishKnown(ctx, req, known); err != nil {
-		return nil, err
+		return err
 	}
 	if err := copies.finish(ctx, free); err != nil {
-		return nil, err
+		return err
 	}
 	for _, v := range todo {
 		if v.err != nil {
@@ -193,7 +202,7 @@ func (t *Taker) Take(ctx context.Context, req Request) (*Result, error) {
 		}
 		r.Volumes = append(r.Volumes, v.row())
 	}
-	return r, nil
+	return nil
 }
 
 // finishKnown follows the snapshots to their completion, and makes the copies that are made of them.

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -31,7 +33,7 @@ type Request struct {
 
 // Errors that callers test for, with errors.Is.
 var (
-	// ErrTimeout means that the command had not ended in its time. It may still run: Kubernetes has no call that ends it.
+	// ErrTimeout means that the command was asked for, and had not ended in its time. It may still run: Kubernetes has no call that ends it.
 	ErrTimeout = errors.New("it did not end in time")
 	// ErrForbidden means that the account may not run commands in the pod.
 	ErrForbidden = errors.New("forbidden")
@@ -113,9 +115,43 @@ func (c *Client) Exec(ctx context.Context, req Request) error {
 
 func forbidden(err error) bool { return apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err) }
 
-// stream runs a command by one of the two protocols.
+// stream runs a command. Its errors have nothing of what the command was given.
 func (c *Client) stream(ctx context.Context, req Request, opts remotecommand.StreamOptions) error {
 	target := c.target(req)
+	err := c.streamTo(ctx, target, opts)
+	if err == nil {
+		return nil
+	}
+	if text := withoutQuery(err.Error(), target); text != err.Error() {
+		return &quiet{text, err}
+	}
+	return err
+}
+
+// withoutQuery cuts the query of an address out of a text: the errors of transports hold addresses, and this one the command with its arguments.
+func withoutQuery(text string, target *url.URL) string {
+	forms := []string{target.RawQuery}
+	if plain, err := url.QueryUnescape(target.RawQuery); err == nil {
+		forms = append(forms, plain)
+	}
+	for _, form := range forms {
+		quoted := strconv.Quote(form)
+		text = strings.NewReplacer(form, "…", quoted[1:len(quoted)-1], "…").Replace(text)
+	}
+	return text
+}
+
+// quiet is an error with another text.
+type quiet struct {
+	text string
+	err  error
+}
+
+func (q *quiet) Error() string { return q.text }
+func (q *quiet) Unwrap() error { return q.err }
+
+// streamTo runs a command by one of the two protocols.
+func (c *Client) streamTo(ctx context.Context, target *url.URL, opts remotecommand.StreamOptions) error {
 	socket, err := remotecommand.NewWebSocketExecutor(c.cfg, http.MethodGet, target.String())
 	if err != nil {
 		return fmt.Errorf("make a WebSocket: %w", err)
@@ -138,20 +174,22 @@ func (c *Client) stream(ctx context.Context, req Request, opts remotecommand.Str
 	return &refusal{err, upgrade.Cause}
 }
 
-// sentKey is of the context's value that notes that a request was sent: who waits for a lease before his requests may wait too long.
+// sentKey is of the context's value that notes that a request was answered. Nodes begin commands after that: a request that waited too long for
+// a lease, a connection or an answer began none that is known of.
 type sentKey struct{}
 
-// watch notes requests right before they are sent, behind all that may hold them up.
+// watch notes requests that were answered, behind all that may hold them up.
 func watch(next http.RoundTripper) http.RoundTripper { return &watched{next} }
 
 type watched struct{ next http.RoundTripper }
 
 // RoundTrip implements http.RoundTripper.
 func (w *watched) RoundTrip(req *http.Request) (*http.Response, error) {
-	if sent, ok := req.Context().Value(sentKey{}).(*atomic.Bool); ok {
+	resp, err := w.next.RoundTrip(req)
+	if sent, ok := req.Context().Value(sentKey{}).(*atomic.Bool); ok && err == nil {
 		sent.Store(true)
 	}
-	return w.next.RoundTrip(req)
+	return resp, err
 }
 
 // WrappedRoundTripper gives the transport below; client-go looks through transports for what they can do.

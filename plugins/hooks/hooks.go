@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -209,8 +210,12 @@ func Shown(list []v1alpha1.BackupHook) []v1alpha1.BackupHook {
 		h := *list[i].DeepCopy()
 		for _, commands := range [][]v1alpha1.HookCommand{h.Pre, h.Post} {
 			for j := range commands {
-				if c := &commands[j]; len(c.Command) > 1 {
-					c.Command = []string{c.Command[0], "…"}
+				c := &commands[j]
+				if len(c.Command) == 0 {
+					continue
+				}
+				if name := programOf(c.Command[0]); len(c.Command) > 1 || name != c.Command[0] {
+					c.Command = []string{name, "…"}
 				}
 			}
 		}
@@ -227,9 +232,14 @@ func (c *Command) program() string {
 	if len(c.Argv) == 0 {
 		return c.Source
 	}
-	name := c.Argv[0]
-	if i := strings.IndexAny(name, " \t\n"); i > 0 { // written as one text for a shell that there is not
+	return fmt.Sprintf("%s (%s)", c.Source, programOf(c.Argv[0]))
+}
+
+// programOf is the program of a command's first word, which may be the whole of it, written as one text for a shell that there is not.
+func programOf(word string) string {
+	name := strings.TrimLeftFunc(word, unicode.IsSpace)
+	if i := strings.IndexFunc(name, unicode.IsSpace); i >= 0 {
 		name = name[:i]
 	}
-	return fmt.Sprintf("%s (%s)", c.Source, name)
+	return name
 }

@@ -193,19 +193,23 @@ func TestRun(t *testing.T) {
 		err       error
 		want      []string
 		lost      bool
+		began     bool
 	}{
-		{"it works", "", nil, nil, false},
-		{"it fails", "sidecar", &podexec.ExitError{Code: 3, Output: "no space"}, []string{`hook "freeze" (/bin/psql)`, "pod shop/db-0", "container sidecar", "exit code 3: no space"}, false},
-		{"forbidden", "", podexec.ErrForbidden, []string{`grant "create" and "get" on pods/exec in namespace shop`, "rbac.exec"}, false},
-		{"no such container", "web", nil, []string{`no container "web", but db, sidecar`}, false},
-		{"too slow", "", podexec.ErrTimeout, []string{"in time"}, false},
-		{"on the way", "", errors.New("connection reset"), []string{"connection reset"}, true},
+		{"it works", "", nil, nil, false, true},
+		{"it fails", "sidecar", &podexec.ExitError{Code: 3, Output: "no space"}, []string{`hook "freeze" (/bin/psql)`, "pod shop/db-0", "container sidecar", "exit code 3: no space"}, false, true},
+		{"forbidden", "", podexec.ErrForbidden, []string{`grant "create" and "get" on pods/exec in namespace shop`, "rbac.exec"}, false, false},
+		{"no such container", "web", nil, []string{`no container "web", but db, sidecar`}, false, false},
+		{"too slow", "", podexec.ErrTimeout, []string{"in time"}, false, true},
+		{"on the way", "", errors.New("connection reset"), []string{"connection reset"}, true, true},
 	} {
 		c.Container = one.container
 		ex := &answering{err: one.err}
 		err := Run(t.Context(), ex, pod, &c)
-		if (err == nil) != (one.want == nil) || Lost(err) != one.lost {
+		if (err == nil) != (one.want == nil) || Lost(err) != one.lost || Began(err) != one.began {
 			t.Errorf("%s: %v", one.name, err)
+		}
+		if err != nil && (strings.Contains(Brief(err), "no space") || !strings.Contains(Brief(err), "pod shop/db-0")) {
+			t.Errorf("%s: in brief: %s", one.name, Brief(err))
 		}
 		for _, text := range one.want {
 			if !strings.Contains(err.Error(), text) {
@@ -228,8 +232,8 @@ func TestRun(t *testing.T) {
 }
 
 func TestShown(t *testing.T) {
-	given := []v1alpha1.BackupHook{{Name: "x", Pre: []v1alpha1.HookCommand{command("/bin/psql", "-c", "s3cret"), command("sync")}}}
-	want := []v1alpha1.BackupHook{{Name: "x", Pre: []v1alpha1.HookCommand{command("/bin/psql", "…"), command("sync")}}}
+	given := []v1alpha1.BackupHook{{Name: "x", Pre: []v1alpha1.HookCommand{command("/bin/psql", "-c", "s3cret"), command("sync"), command("psql\n-c s3cret"), command(" sh -c s3cret", "x")}}}
+	want := []v1alpha1.BackupHook{{Name: "x", Pre: []v1alpha1.HookCommand{command("/bin/psql", "…"), command("sync"), command("psql", "…"), command("sh", "…")}}}
 	if diff := cmp.Diff(want, Shown(given)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}

@@ -18,45 +18,68 @@ type Executor interface {
 // Run runs one command in a pod. The error says which, where and why, and nothing of what the command was given.
 func Run(ctx context.Context, ex Executor, p *Pod, c *Command) error {
 	if c.Invalid != nil {
-		return fmt.Errorf("%s of pod %s: %w", c.Source, p, c.Invalid)
+		return &failure{what: fmt.Sprintf("%s of pod %s", c.Source, p), err: c.Invalid}
 	}
 	if ex == nil {
-		return fmt.Errorf("%s in pod %s: this process cannot run commands in pods", c.program(), p)
+		return &failure{what: fmt.Sprintf("%s in pod %s", c.program(), p), err: errors.New("this process cannot run commands in pods")}
 	}
 	container := c.Container
 	if container == "" && len(p.Containers) > 0 {
 		container = p.Containers[0]
 	}
 	if !slices.Contains(p.Containers, container) {
-		return fmt.Errorf("%s in pod %s: it has no container %q, but %s", c.program(), p, container, strings.Join(p.Containers, ", "))
+		return &failure{what: fmt.Sprintf("%s in pod %s", c.program(), p), err: fmt.Errorf("it has no container %q, but %s", container, strings.Join(p.Containers, ", "))}
 	}
 	err := ex.Exec(ctx, podexec.Request{Namespace: p.Namespace, Pod: p.Name, Container: container, Command: c.Argv, Timeout: c.Timeout})
 	if err == nil {
 		return nil
 	}
-	remedy := ""
-	if errors.Is(err, podexec.ErrForbidden) {
-		remedy = fmt.Sprintf(`: grant "create" and "get" on pods/exec in namespace %s to the account that Kedge uses (of the chart: rbac.exec)`, p.Namespace)
+	f := &failure{what: fmt.Sprintf("%s in pod %s, container %s", c.program(), p, container), err: err}
+	_, exited := errors.AsType[*podexec.ExitError](err)
+	switch {
+	case errors.Is(err, podexec.ErrForbidden):
+		f.remedy = fmt.Sprintf(`: grant "create" and "get" on pods/exec in namespace %s to the account that Kedge uses (of the chart: rbac.exec)`, p.Namespace)
+	case errors.Is(err, podexec.ErrGone):
+	case exited, errors.Is(err, podexec.ErrTimeout), ctx.Err() != nil:
+		f.began = true
+	default:
+		f.began, f.lost = true, true
 	}
-	if ctx.Err() == nil && !delivered(err) {
-		err = &lostError{err}
-	}
-	return fmt.Errorf("%s in pod %s, container %s: %w%s", c.program(), p, container, err, remedy)
+	return f
 }
 
-// lostError is of a command that may not have reached its container.
-type lostError struct{ err error }
+// failure is a command that failed.
+type failure struct {
+	what, remedy string
+	err          error
+	began        bool // it may have begun
+	lost         bool // nobody knows whether it has
+}
 
-func (e *lostError) Error() string { return e.err.Error() }
-func (e *lostError) Unwrap() error { return e.err }
+// Error says which command failed, where and why.
+func (f *failure) Error() string { return fmt.Sprintf("%s: %v%s", f.what, f.err, f.remedy) }
+func (f *failure) Unwrap() error { return f.err }
 
 // Lost says of an error of Run that the command may not have reached its container, so that one which may run twice is worth another try.
 func Lost(err error) bool {
-	_, lost := errors.AsType[*lostError](err)
-	return lost
+	f, ok := errors.AsType[*failure](err)
+	return ok && f.lost
 }
 
-func delivered(err error) bool {
-	_, exited := errors.AsType[*podexec.ExitError](err)
-	return exited || errors.Is(err, podexec.ErrTimeout) || errors.Is(err, podexec.ErrForbidden) || errors.Is(err, podexec.ErrGone)
+// Began says of what Run returned that the command may have begun.
+func Began(err error) bool {
+	f, ok := errors.AsType[*failure](err)
+	return !ok || f.began
+}
+
+// Brief is an error of Run without what the command has written, for where others read than those who may read the report.
+func Brief(err error) string {
+	f, ok := errors.AsType[*failure](err)
+	if !ok {
+		return err.Error()
+	}
+	if exit, ok := errors.AsType[*podexec.ExitError](f.err); ok {
+		return fmt.Sprintf("%s: exit code %d", f.what, exit.Code)
+	}
+	return f.Error()
 }

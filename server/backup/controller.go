@@ -247,7 +247,11 @@ func (r *Reconciler) ended(b *v1alpha1.Backup, state pool.State[*archive.Record]
 	case err == nil:
 		r.sealed(b, state.Result)
 	case errors.Is(err, pool.ErrCancelled):
-		r.finish(b, v1alpha1.PhaseCancelled, "It was cancelled; nothing of it stays.")
+		message := "It was cancelled; nothing of it stays."
+		if frozen, ok := errors.AsType[*volumes.FrozenError](err); ok {
+			message = "It was cancelled; nothing of it stays in its location, but " + frozen.Error()
+		}
+		r.finish(b, v1alpha1.PhaseCancelled, message)
 	case outcome.Of(err).Kind == outcome.IsStalled || s.Failures+1 >= maxFailures:
 		s.Failures++
 		r.finish(b, v1alpha1.PhaseFailed, err.Error())

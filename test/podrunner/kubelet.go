@@ -146,7 +146,7 @@ func (k *Kubelet) started(ctx context.Context, pod *corev1.Pod) (*corev1.Pod, er
 	return k.clients.CoreV1().Pods(pod.Namespace).UpdateStatus(ctx, pod, metav1.UpdateOptions{})
 }
 
-// Take schedules the pods of a namespace that nobody has, and says that they run, until the test ends.
+// Take schedules the pods of a namespace that nobody has, says that they run, and lets go of those that are deleted, until the test ends.
 func (k *Kubelet) Take(t testing.TB, namespace string) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -178,6 +178,9 @@ func (k *Kubelet) take(ctx context.Context, pod *corev1.Pod) {
 		}, metav1.CreateOptions{})
 	case pod.Spec.NodeName == k.Node && pod.Status.Phase == corev1.PodPending:
 		_, _ = k.started(ctx, pod)
+	case pod.Spec.NodeName == k.Node && pod.DeletionTimestamp != nil:
+		now := int64(0)
+		_ = k.clients.CoreV1().Pods(pod.Namespace).Delete(ctx, pod.Name, metav1.DeleteOptions{GracePeriodSeconds: &now, Preconditions: &metav1.Preconditions{UID: &pod.UID}})
 	}
 }
 
