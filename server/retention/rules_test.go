@@ -119,6 +119,18 @@ func TestEvaluate(t *testing.T) {
 				"keep partly-2: newest that can be restored; keepLast 1 of 1",
 			},
 		},
+		"a uid that occurs twice": {
+			backups: []retention.Backup{
+				at(t, "twin", "2026-01-01T00:00:00Z"), at(t, "torn", "2026-01-02T00:00:00Z"), at(t, "old", "2026-01-03T00:00:00Z"), at(t, "new", "2026-01-04T00:00:00Z"),
+				with(at(t, "twin", "2026-01-01T00:00:00Z"), func(b *retention.Backup) { b.Name = "copy" }),
+				{Name: "junk", UID: "torn", Unreadable: true},
+			},
+			policies: nightly(v1alpha1.RetentionPolicy{KeepLast: 1}),
+			want: []string{
+				"keep twin: its uid is ambiguous", "keep torn: its uid is ambiguous", "remove old: no rule keeps it",
+				"keep new: newest that can be restored; keepLast 1 of 1", "keep twin: its uid is ambiguous", "keep torn: its record cannot be read",
+			},
+		},
 		"rules and no TTL": {
 			backups: []retention.Backup{
 				at(t, "mon", "2026-11-23T02:00:00Z"), at(t, "tue-1", "2026-11-24T02:00:00Z"), at(t, "tue-2", "2026-11-24T14:00:00Z"), at(t, "wed", "2026-11-25T02:00:00Z"),
