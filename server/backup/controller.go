@@ -99,9 +99,12 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 		r.unable(b, err)
 	}
 	if patchErr := status.Patch(ctx, r.Client, b, before); patchErr != nil {
-		return ctrl.Result{}, client.IgnoreNotFound(patchErr)
+		return status.Lost(patchErr)
 	}
-	if begin != nil { // it is written down now that work begins, so that a crash leaves an object that is begun again
+	if err != nil && outcome.Of(err).Reason == reasonAttemptFailed { // only now, so that a failure that could not be written is not lost
+		r.Pool.Forget(b.UID)
+	}
+	if begin != nil { // it is written down that it is queued, so that a crash leaves an object that is begun again
 		r.Pool.Start(b.UID, req.NamespacedName, b.Status.StorageLocation, begin)
 	}
 	if b.Status.Phase.Final() {
@@ -114,6 +117,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 // step looks at where the work stands and changes the status accordingly. It gives the work that is to begin, once that is noted.
 func (r *Reconciler) step(ctx context.Context, b *v1alpha1.Backup) (pool.Work[*archive.Record], error) {
 	state := r.Pool.State(b.UID)
+	if state.Phase == pool.Unknown && b.Status.Phase == v1alpha1.PhaseInProgress && b.Status.Attempts > 0 { // it is counted once: from here on it is not InProgress
+		r.Metrics.AttemptFailed(metrics.KindBackup, attempts.ReasonInterrupted)
+	}
 	if b.Spec.Cancel && state.Phase != pool.Ended {
 		if _, thawing := r.thawing.Load(b.UID); thawing && state.Phase != pool.Unknown {
 			return nil, nil // its end is told by the pool
@@ -139,9 +145,9 @@ func (r *Reconciler) step(ctx context.Context, b *v1alpha1.Backup) (pool.Work[*a
 	return r.prepare(ctx, b)
 }
 
-// cutOff says whether an attempt may have been, of which the pool knows nothing.
+// cutOff says whether an attempt may have been, of which the pool knows nothing. What waits for its turn is not counted yet.
 func cutOff(b *v1alpha1.Backup, phase pool.Phase) bool {
-	return phase == pool.Unknown && b.Status.Attempts > 0 || phase == pool.Queued && b.Status.Attempts > 1
+	return phase != pool.Running && b.Status.Attempts > 0
 }
 
 // thaw gives the work that ends a cancelled backup whose attempt was cut off: hooks may have left applications frozen.
@@ -173,19 +179,39 @@ func (r *Reconciler) prepare(ctx context.Context, b *v1alpha1.Backup) (pool.Work
 	}
 	s := &b.Status
 	s.StorageLocation, s.ArchiveUID = place.Object.Name, string(b.UID)
-	s.Attempts++
 	s.Phase = v1alpha1.PhaseQueued
 	if s.StartTime == nil {
 		now := metav1.NewTime(r.Now())
 		s.StartTime = &now
 	}
 	r.set(b, status.Condition{Type: status.Ready, Status: metav1.ConditionUnknown, Reason: "Queued", Message: "The backup waits for its turn."})
-	return r.Runner.Work(b.DeepCopy(), place), nil
+	return r.noted(b.DeepCopy(), place), nil
+}
+
+// noted is the work of a backup, with what is written down of it: an attempt counts from when it runs, so that a server that ends over one backup
+// counts against none that waited for its turn.
+func (r *Reconciler) noted(b *v1alpha1.Backup, place *location.Place) pool.Work[*archive.Record] {
+	key := client.ObjectKeyFromObject(b)
+	begins := func(ctx context.Context) error {
+		return status.Change(ctx, r.Client, key, b.UID, func(now *v1alpha1.Backup) {
+			now.Status.Attempts++
+			r.note(now, pool.State[*archive.Record]{Phase: pool.Running})
+			b.Status = *now.Status.DeepCopy()
+		})
+	}
+	stopped := func(ctx context.Context) error {
+		return status.Change(ctx, r.Client, key, b.UID, func(now *v1alpha1.Backup) {
+			now.Status.Stops++
+			now.Status.Phase, now.Status.Progress = v1alpha1.PhaseQueued, nil
+			r.set(now, status.Condition{Type: status.Ready, Status: metav1.ConditionUnknown, Reason: "Queued", Message: "Its server was stopped; the next begins it again."})
+		})
+	}
+	return pool.Noted(r.Runner.Work(b, place), begins, stopped)
 }
 
 // interrupted looks whether the servers that ended over the backup were too many. One that is given up may have been sealed all the same, unseen.
 func (r *Reconciler) interrupted(ctx context.Context, b *v1alpha1.Backup, place *location.Place) (over bool, err error) {
-	lost := b.Status.Attempts - b.Status.Failures
+	lost := b.Status.Attempts - b.Status.Failures - b.Status.Stops
 	err = r.Patience.Check(b.UID, lost, r.Now())
 	switch outcome.Of(err).Kind {
 	case outcome.IsWaiting:
@@ -201,9 +227,6 @@ func (r *Reconciler) interrupted(ctx context.Context, b *v1alpha1.Backup, place 
 			return true, nil
 		}
 	case outcome.Retry:
-	}
-	if lost > 0 {
-		r.Metrics.AttemptFailed(metrics.KindBackup, attempts.ReasonInterrupted)
 	}
 	return false, err
 }
@@ -244,6 +267,9 @@ func (r *Reconciler) ended(b *v1alpha1.Backup, state pool.State[*archive.Record]
 	err, s := state.Err, &b.Status
 	r.thawing.Delete(b.UID)
 	switch {
+	case errors.Is(err, pool.ErrNotBegun):
+		r.Pool.Forget(b.UID)
+		return err
 	case err == nil:
 		r.sealed(b, state.Result)
 	case errors.Is(err, pool.ErrCancelled):
@@ -253,7 +279,6 @@ func (r *Reconciler) ended(b *v1alpha1.Backup, state pool.State[*archive.Record]
 		r.finish(b, v1alpha1.PhaseFailed, err.Error())
 	default:
 		s.Failures++
-		r.Pool.Forget(b.UID)
 		r.Metrics.AttemptFailed(metrics.KindBackup, outcome.Of(err).Reason)
 		return outcome.Waiting(reasonAttemptFailed, retryAfter<<(s.Failures-1), fmt.Errorf("failure %d of %d, it is begun again: %w", s.Failures, maxFailures, err))
 	}
@@ -263,7 +288,8 @@ func (r *Reconciler) ended(b *v1alpha1.Backup, state pool.State[*archive.Record]
 // sealed shows the archive that was made.
 func (r *Reconciler) sealed(b *v1alpha1.Backup, record *archive.Record) {
 	s := location.StatusOf(&archive.Entry{Name: record.Name, UID: record.UID, Record: record}, b.Status.StorageLocation)
-	s.ObservedGeneration, s.Attempts, s.Failures, s.Conditions = b.Generation, b.Status.Attempts, b.Status.Failures, b.Status.Conditions
+	s.ObservedGeneration, s.Conditions = b.Generation, b.Status.Conditions
+	s.Attempts, s.Failures, s.Stops = b.Status.Attempts, b.Status.Failures, b.Status.Stops
 	b.Status = s
 	r.set(b, location.ReadyCondition(s.Phase, ""))
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"io/fs"
+	"net/http"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -152,6 +153,17 @@ func (w *world) look(t *testing.T, r *backup.Reconciler, name string) *v1alpha1.
 	return &b
 }
 
+// die has a server end over the backup in the middle of its attempt, and gives what is left.
+func (w *world) die(t *testing.T, b *v1alpha1.Backup) *v1alpha1.Backup {
+	t.Helper()
+	b.Status.Attempts++
+	b.Status.Phase = v1alpha1.PhaseInProgress
+	if err := w.client.Status().Update(t.Context(), b); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
 // attempt has the backup begun, and looks until the attempt has ended.
 func (w *world) attempt(t *testing.T, r *backup.Reconciler, name string) *v1alpha1.Backup {
 	t.Helper()
@@ -173,9 +185,10 @@ func TestFailures(t *testing.T) {
 	w.create(t, "poor", &v1alpha1.Backup{Spec: v1alpha1.BackupSpec{Selection: v1alpha1.Selection{IncludedNamespaces: []string{w.namespace}}}})
 	for n := range 2 {
 		b := w.look(t, w.server(t, t.TempDir(), false), "poor")
-		if b.Status.Attempts != n+1 || b.Status.Failures != 0 || b.Status.Phase != v1alpha1.PhaseQueued {
-			t.Fatalf("begun by a server that died: %+v", b.Status)
+		if b.Status.Attempts != n || b.Status.Failures != 0 || b.Status.Phase != v1alpha1.PhaseQueued {
+			t.Fatalf("queued by a server that died: %+v", b.Status)
 		}
+		w.die(t, b)
 	}
 	r := w.server(t, filepath.Join(t.TempDir(), "missing"), true)
 	w.later = 2 * time.Hour
@@ -212,9 +225,10 @@ func TestServersEnd(t *testing.T) {
 			w.later += 10 * time.Minute // in the second half, beyond an hour
 			b = w.look(t, dying, "huge")
 		}
-		if b.Status.Attempts != n || b.Status.Phase != v1alpha1.PhaseQueued || reasonOf(b) != "Queued" {
+		if b.Status.Attempts != n-1 || b.Status.Phase != v1alpha1.PhaseQueued || reasonOf(b) != "Queued" {
 			t.Fatalf("begun %d times: %+v", n, b.Status)
 		}
+		w.die(t, b)
 		w.later += 40 * time.Minute
 	}
 	b := begun(w.server(t, t.TempDir(), true))
@@ -236,6 +250,67 @@ func TestServersEnd(t *testing.T) {
 	if b := w.look(t, r, "sealed"); b.Status.Phase != v1alpha1.PhaseCompleted || b.Status.Attempts != 5 || b.Status.Counts.Items == 0 {
 		t.Errorf("sealed, and nobody wrote it down: %+v", b.Status)
 	}
+}
+
+// TestQueuedIsNoAttempt has six servers end over another backup while this one waits for its turn: nothing is counted against it.
+func TestQueuedIsNoAttempt(t *testing.T) {
+	w := newWorld(t)
+	w.create(t, "waits", &v1alpha1.Backup{Spec: v1alpha1.BackupSpec{Selection: v1alpha1.Selection{IncludedNamespaces: []string{w.namespace}}}})
+	for range 6 {
+		r := w.server(t, t.TempDir(), false)
+		r.Patience = &attempts.Patience{}
+		if b := w.look(t, r, "waits"); b.Status.Phase != v1alpha1.PhaseQueued || b.Status.Attempts != 0 || reasonOf(b) != "Queued" {
+			t.Fatalf("it only waited: %+v", b.Status)
+		}
+	}
+	if b := w.attempt(t, w.server(t, t.TempDir(), true), "waits"); b.Status.Phase != v1alpha1.PhaseCompleted || b.Status.Attempts != 1 {
+		t.Errorf("in its turn: %+v", b.Status)
+	}
+}
+
+// TestStoppedInOrder stops six servers in the middle of a backup: that says nothing about the backup, which the seventh makes.
+func TestStoppedInOrder(t *testing.T) {
+	w := newWorld(t)
+	w.create(t, "moved", &v1alpha1.Backup{Spec: v1alpha1.BackupSpec{Selection: v1alpha1.Selection{IncludedNamespaces: []string{w.namespace}}}})
+	for n := 1; n <= 6; n++ {
+		r := w.server(t, t.TempDir(), false)
+		r.Patience = &attempts.Patience{}
+		begun := make(chan struct{})
+		told := sync.OnceFunc(func() { close(begun) })
+		cfg := w.cluster.Kedge(t)
+		cfg.Wrap(func(http.RoundTripper) http.RoundTripper { return hanging{told} })
+		r.Runner.Config = cfg
+		w.look(t, r, "moved")
+		ctx, stop := context.WithCancel(t.Context())
+		var group errgroup.Group
+		group.Go(func() error { return r.Pool.Run(ctx) })
+		<-begun
+		stop()
+		if err := group.Wait(); err != nil {
+			t.Fatal(err)
+		}
+		var b v1alpha1.Backup
+		if err := w.client.Get(t.Context(), client.ObjectKey{Namespace: w.namespace, Name: "moved"}, &b); err != nil {
+			t.Fatal(err)
+		}
+		if b.Status.Attempts != n || b.Status.Stops != n || b.Status.Failures != 0 || b.Status.Phase != v1alpha1.PhaseQueued {
+			t.Fatalf("stopped %d times: %+v", n, b.Status)
+		}
+	}
+	r := w.server(t, t.TempDir(), true)
+	r.Patience = &attempts.Patience{}
+	if b := w.attempt(t, r, "moved"); b.Status.Phase != v1alpha1.PhaseCompleted || b.Status.Attempts != 7 || b.Status.Stops != 6 {
+		t.Errorf("the last: %+v", b.Status)
+	}
+}
+
+// hanging is a cluster that does not answer until nobody asks any more; it tells of each request.
+type hanging struct{ told func() }
+
+func (h hanging) RoundTrip(req *http.Request) (*http.Response, error) {
+	h.told()
+	<-req.Context().Done()
+	return nil, req.Context().Err()
 }
 
 func reasonOf(b *v1alpha1.Backup) string {

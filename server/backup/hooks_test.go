@@ -34,7 +34,7 @@ func TestCancelledAfterKill(t *testing.T) {
 	}}})
 	for _, name := range []string{"killed", "quiet"} {
 		w.create(t, name, &v1alpha1.Backup{Spec: v1alpha1.BackupSpec{Selection: v1alpha1.Selection{IncludedNamespaces: []string{w.namespace}}}})
-		b := w.look(t, w.server(t, t.TempDir(), false), name)
+		b := w.die(t, w.look(t, w.server(t, t.TempDir(), false), name))
 		if name == "killed" {
 			w.freeze(t, b, string(pod.UID))
 		}

@@ -99,7 +99,7 @@ func (a *attempt) run(ctx context.Context, progress func(v1alpha1.Progress)) (*r
 	a.listen(engine, progress)
 	report, err := a.carryOut(ctx, engine, plan)
 	cancelled := errors.Is(context.Cause(ctx), pool.ErrCancelled)
-	last := a.object.Status.Attempts >= maxAttempts
+	last := a.object.Status.Failures+1 >= maxFailures
 	switch {
 	case a.journal.Failed() != nil:
 		return nil, a.stopped(ctx, a.journal.Failed()) // maybe another server's by now
