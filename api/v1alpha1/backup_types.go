@@ -145,6 +145,8 @@ type BackupStatus struct {
 	Failures int `json:"failures,omitempty"`
 	// Stops is how many of the attempts were ended by a server that was stopped in order. The others, that did not fail, ended with their server.
 	Stops int `json:"stops,omitempty"`
+	// RefusedSince is since when the backup could not be begun; unset once it is queued, or tried again after an attempt.
+	RefusedSince *metav1.Time `json:"refusedSince,omitempty"`
 	// Progress is there while the backup is being made.
 	Progress *Progress `json:"progress,omitempty"`
 	// Held says that retention passes the backup over until the hold is ended.

@@ -182,6 +182,8 @@ type RestoreStatus struct {
 	Failures int `json:"failures,omitempty"`
 	// Stops is how many of the attempts were ended by a server that was stopped in order. The others, that did not fail, ended with their server.
 	Stops int `json:"stops,omitempty"`
+	// RefusedSince is since when the restore could not be begun; unset once it is queued.
+	RefusedSince *metav1.Time `json:"refusedSince,omitempty"`
 	// Progress is there while the restore runs.
 	Progress *Progress `json:"progress,omitempty"`
 	// BackupUID is the backup that is restored: a name may come to stand for another.

@@ -179,7 +179,7 @@ func (r *Reconciler) prepare(ctx context.Context, b *v1alpha1.Backup) (pool.Work
 	}
 	s := &b.Status
 	s.StorageLocation, s.ArchiveUID = place.Object.Name, string(b.UID)
-	s.Phase = v1alpha1.PhaseQueued
+	s.Phase, s.RefusedSince = v1alpha1.PhaseQueued, nil
 	if s.StartTime == nil {
 		now := metav1.NewTime(r.Now())
 		s.StartTime = &now
@@ -301,11 +301,16 @@ func (r *Reconciler) finish(b *v1alpha1.Backup, phase v1alpha1.Phase, message st
 	r.set(b, location.ReadyCondition(phase, message))
 }
 
-// unable notes why a backup cannot be begun; what only a change of its spec could mend, or has lasted too long, is its end. An attempt that
-// failed, or ended with its server, took its time, and the next is begun however long that was.
+// unable notes why a backup cannot be begun; what only a change of its spec could mend, or has lasted too long, is its end. How long is counted from
+// the first refusal that this process or an earlier one noted, not from when the backup was asked for: it may have waited for a server, or for its
+// turn. An attempt that failed, or ended with its server, took its time, and the next is begun however long that was.
 func (r *Reconciler) unable(b *v1alpha1.Backup, err error) {
-	reason := outcome.Of(err).Reason
-	late := reason != reasonAttemptFailed && reason != attempts.ReasonInterrupted && r.Now().Sub(b.CreationTimestamp.Time) > unableFor
+	late := false
+	if reason := outcome.Of(err).Reason; reason == reasonAttemptFailed || reason == attempts.ReasonInterrupted {
+		b.Status.RefusedSince = nil
+	} else {
+		late = status.Refused(&b.Status.RefusedSince, r.Now()) > unableFor
+	}
 	if outcome.Of(err).Kind == outcome.IsStalled || late {
 		if late {
 			err = fmt.Errorf("given up after %s: %w", unableFor, err)

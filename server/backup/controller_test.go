@@ -304,6 +304,37 @@ func TestStoppedInOrder(t *testing.T) {
 	}
 }
 
+// TestRefusedSince has a backup that waited longer than an hour for a server meet a passing refusal: it is not given up for that, but an hour after it was
+// first refused.
+func TestRefusedSince(t *testing.T) {
+	w := newWorld(t)
+	w.create(t, "old", &v1alpha1.Backup{Spec: v1alpha1.BackupSpec{StorageLocation: "soon"}})
+	w.later = 3 * time.Hour
+	b := w.look(t, w.server(t, t.TempDir(), false), "old")
+	if b.Status.Phase != v1alpha1.PhaseQueued || b.Status.RefusedSince == nil {
+		t.Fatalf("at its first refusal: %+v", b.Status)
+	}
+	w.later += 59 * time.Minute
+	if b = w.look(t, w.server(t, t.TempDir(), false), "old"); b.Status.Phase != v1alpha1.PhaseQueued {
+		t.Fatalf("59 minutes later: %+v", b.Status)
+	}
+	w.later += 2 * time.Minute
+	if b = w.look(t, w.server(t, t.TempDir(), false), "old"); b.Status.Phase != v1alpha1.PhaseFailed || !strings.Contains(b.Status.Message, "given up after 1h0m0s") {
+		t.Errorf("61 minutes later: %+v", b.Status)
+	}
+
+	w.create(t, "begun", &v1alpha1.Backup{Spec: v1alpha1.BackupSpec{Selection: v1alpha1.Selection{IncludedNamespaces: []string{w.namespace}}}})
+	b = w.look(t, w.server(t, t.TempDir(), false), "begun")
+	refused := metav1.NewTime(w.now().Add(-2 * time.Hour))
+	b.Status.RefusedSince = &refused
+	if err := w.client.Status().Update(t.Context(), b); err != nil {
+		t.Fatal(err)
+	}
+	if b = w.look(t, w.server(t, t.TempDir(), false), "begun"); b.Status.Phase != v1alpha1.PhaseQueued || b.Status.RefusedSince != nil {
+		t.Errorf("refused once, and queued now: %+v", b.Status)
+	}
+}
+
 // hanging is a cluster that does not answer until nobody asks any more; it tells of each request.
 type hanging struct{ told func() }
 

@@ -167,7 +167,7 @@ func (r *Reconciler) prepare(ctx context.Context, o *v1alpha1.Restore) (pool.Wor
 		return nil, err
 	}
 	s := &o.Status
-	s.Phase, s.BackupUID = v1alpha1.PhaseQueued, uid
+	s.Phase, s.BackupUID, s.RefusedSince = v1alpha1.PhaseQueued, uid, nil
 	if s.StartTime == nil {
 		now := metav1.NewTime(r.Now())
 		s.StartTime = &now
@@ -308,9 +308,10 @@ func readyCondition(phase v1alpha1.Phase, message string) status.Condition {
 	return c
 }
 
-// unable notes why a restore cannot go on; what only a change of its spec could mend, or has lasted too long, is its end.
+// unable notes why a restore cannot go on; what only a change of its spec could mend, or has lasted too long since it was first noted, is its end. One
+// that has begun is not given up for that.
 func (r *Reconciler) unable(o *v1alpha1.Restore, err error) {
-	late := r.Now().Sub(o.CreationTimestamp.Time) > unableFor && o.Status.StartTime == nil
+	late := o.Status.StartTime == nil && status.Refused(&o.Status.RefusedSince, r.Now()) > unableFor
 	if outcome.Of(err).Kind == outcome.IsStalled || late {
 		if late {
 			err = fmt.Errorf("given up after %s: %w", unableFor, err)

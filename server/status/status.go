@@ -66,6 +66,15 @@ func Failed(kind string, err error) Condition {
 	return c
 }
 
+// Refused gives how long something is refused: since is when it was first, and is set where this is the first time.
+func Refused(since **metav1.Time, now time.Time) time.Duration {
+	if *since == nil {
+		first := metav1.NewTime(now)
+		*since = &first
+	}
+	return now.Sub((*since).Time)
+}
+
 // lostRace is the wait after somebody else wrote an object: the cache will have it then.
 const lostRace = 200 * time.Millisecond
 
