@@ -2,6 +2,7 @@
 package backup
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -59,7 +60,7 @@ type Reconciler struct {
 	Metrics  *metrics.Recorder
 	Now      func() time.Time
 
-	thawing sync.Map // uids of cancelled backups, of which the pool's work is to undo what an attempt that was cut off has left
+	endings sync.Map // by uid, of backups of which the pool's work is to undo what attempts have left
 }
 
 // SetupWithManager registers the controller.
@@ -86,6 +87,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	if object.Status.Phase.Final() {
 		r.Pool.Forget(object.UID)
 		r.Patience.Forget(object.UID)
+		r.endings.Delete(object.UID)
 		return ctrl.Result{}, nil
 	}
 	before := object.DeepCopy()
@@ -98,6 +100,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	if err != nil {
 		r.unable(b, err)
 	}
+	if owed := r.owed(ctx, b); owed != nil {
+		begin = owed
+	}
 	if patchErr := status.Patch(ctx, r.Client, b, before); patchErr != nil {
 		return status.Lost(patchErr)
 	}
@@ -105,9 +110,14 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 		r.Pool.Forget(b.UID)
 	}
 	if begin != nil { // it is written down that it is queued, so that a crash leaves an object that is begun again
-		r.Pool.Start(b.UID, req.NamespacedName, b.Status.StorageLocation, begin)
+		r.Pool.Forget(b.UID) // what waits for its turn, and never gets it, or has failed
+		if begin.ending != nil {
+			r.endings.Store(b.UID, begin.ending)
+		}
+		r.Pool.Start(b.UID, req.NamespacedName, b.Status.StorageLocation, begin.work)
 	}
 	if b.Status.Phase.Final() {
+		r.endings.Delete(b.UID)
 		r.announce(b)
 		return ctrl.Result{}, nil
 	}
@@ -115,17 +125,17 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 }
 
 // step looks at where the work stands and changes the status accordingly. It gives the work that is to begin, once that is noted.
-func (r *Reconciler) step(ctx context.Context, b *v1alpha1.Backup) (pool.Work[*archive.Record], error) {
+func (r *Reconciler) step(ctx context.Context, b *v1alpha1.Backup) (*beginning, error) {
 	state := r.Pool.State(b.UID)
 	if state.Phase == pool.Unknown && b.Status.Phase == v1alpha1.PhaseInProgress && b.Status.Attempts > 0 { // it is counted once: from here on it is not InProgress
 		r.Metrics.AttemptFailed(metrics.KindBackup, attempts.ReasonInterrupted)
 	}
+	if e := r.endingOf(b.UID); e != nil {
+		return r.end(ctx, b, e, state)
+	}
 	if b.Spec.Cancel && state.Phase != pool.Ended {
-		if _, thawing := r.thawing.Load(b.UID); thawing && state.Phase != pool.Unknown {
-			return nil, nil // its end is told by the pool
-		}
 		if cutOff(b, state.Phase) {
-			return r.thaw(ctx, b)
+			return r.thaw(ctx, b, &ending{})
 		}
 		r.Pool.Cancel(b.UID)
 		if state.Phase == pool.Running {
@@ -145,29 +155,15 @@ func (r *Reconciler) step(ctx context.Context, b *v1alpha1.Backup) (pool.Work[*a
 	return r.prepare(ctx, b)
 }
 
-// cutOff says whether an attempt may have been, of which the pool knows nothing. What waits for its turn is not counted yet.
-func cutOff(b *v1alpha1.Backup, phase pool.Phase) bool {
-	return phase != pool.Running && b.Status.Attempts > 0
-}
-
-// thaw gives the work that ends a cancelled backup whose attempt was cut off: hooks may have left applications frozen.
-func (r *Reconciler) thaw(ctx context.Context, b *v1alpha1.Backup) (pool.Work[*archive.Record], error) {
-	place, err := r.Registry.Get(ctx, b.Spec.StorageLocation)
-	if err != nil {
-		return nil, err
-	}
-	r.Pool.Forget(b.UID) // what waits for its turn, and never gets it
-	r.thawing.Store(b.UID, true)
-	r.set(b, status.Condition{Type: status.Ready, Status: metav1.ConditionUnknown, Reason: "InProgress", Message: "The backup is being cancelled: what an attempt that was cut off has left is undone."})
-	return r.Runner.Thaw(b.DeepCopy(), place), nil
-}
-
 // prepare checks the spec and gives the work. Where an earlier attempt, of this server or another, was cut off, this is how it begins again.
-func (r *Reconciler) prepare(ctx context.Context, b *v1alpha1.Backup) (pool.Work[*archive.Record], error) {
+func (r *Reconciler) prepare(ctx context.Context, b *v1alpha1.Backup) (*beginning, error) {
+	if b.Status.Failures >= maxFailures { // a server that knew it ended while it undid what attempts had left
+		return nil, outcome.Stalled(string(v1alpha1.PhaseFailed), errors.New(cmp.Or(b.Status.Message, "its attempts failed")))
+	}
 	if err := r.check(b); err != nil {
 		return nil, err
 	}
-	place, err := r.Registry.Get(ctx, b.Spec.StorageLocation)
+	place, err := r.Registry.Get(ctx, locationOf(b))
 	if err != nil {
 		return nil, err
 	}
@@ -185,7 +181,7 @@ func (r *Reconciler) prepare(ctx context.Context, b *v1alpha1.Backup) (pool.Work
 		s.StartTime = &now
 	}
 	r.set(b, status.Condition{Type: status.Ready, Status: metav1.ConditionUnknown, Reason: "Queued", Message: "The backup waits for its turn."})
-	return r.noted(b.DeepCopy(), place), nil
+	return &beginning{work: r.noted(b.DeepCopy(), place)}, nil
 }
 
 // noted is the work of a backup, with what is written down of it: an attempt counts from when it runs, so that a server that ends over one backup
@@ -265,7 +261,6 @@ func (r *Reconciler) note(b *v1alpha1.Backup, state pool.State[*archive.Record])
 // ended takes over what the work returned.
 func (r *Reconciler) ended(b *v1alpha1.Backup, state pool.State[*archive.Record]) error {
 	err, s := state.Err, &b.Status
-	r.thawing.Delete(b.UID)
 	switch {
 	case errors.Is(err, pool.ErrNotBegun):
 		r.Pool.Forget(b.UID)

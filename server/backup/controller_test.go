@@ -164,6 +164,20 @@ func (w *world) die(t *testing.T, b *v1alpha1.Backup) *v1alpha1.Backup {
 	return b
 }
 
+// toEnd looks until the backup has ended.
+func (w *world) toEnd(t *testing.T, r *backup.Reconciler, name string) *v1alpha1.Backup {
+	t.Helper()
+	for {
+		b := w.look(t, r, name)
+		if b.Status.Phase.Final() {
+			return b
+		}
+		if err := t.Context().Err(); err != nil {
+			t.Fatalf("the backup does not end: %+v", b.Status)
+		}
+	}
+}
+
 // attempt has the backup begun, and looks until the attempt has ended.
 func (w *world) attempt(t *testing.T, r *backup.Reconciler, name string) *v1alpha1.Backup {
 	t.Helper()
@@ -199,7 +213,7 @@ func TestFailures(t *testing.T) {
 			t.Fatalf("failure %d: %+v", n, b.Status)
 		}
 	}
-	b := w.attempt(t, r, "poor")
+	b := w.toEnd(t, r, "poor")
 	if b.Status.Failures != 3 || b.Status.Phase != v1alpha1.PhaseFailed || !strings.Contains(b.Status.Message, "spool") {
 		t.Errorf("the third failure: %+v", b.Status)
 	}
@@ -231,7 +245,9 @@ func TestServersEnd(t *testing.T) {
 		w.die(t, b)
 		w.later += 40 * time.Minute
 	}
-	b := begun(w.server(t, t.TempDir(), true))
+	last := w.server(t, t.TempDir(), true)
+	last.Patience = &attempts.Patience{}
+	b := w.toEnd(t, last, "huge")
 	if b.Status.Phase != v1alpha1.PhaseFailed || reasonOf(b) != attempts.ReasonTooOften || b.Status.Attempts != 5 || !strings.Contains(b.Status.Message, "OOMKilled") {
 		t.Errorf("after five: %+v", b.Status)
 	}
