@@ -139,6 +139,9 @@ type BackupStatus struct {
 	ArchiveUID string `json:"archiveUID,omitempty"`
 	// StorageLocation is the location that holds the backup: the spec's, or the default one when the backup was begun.
 	StorageLocation string `json:"storageLocation,omitempty"`
+	// Schedule is the Schedule that made the backup, by that one's own account. The label kedge.dev/schedule, which anybody may write who may create a
+	// Backup, goes into the archive only where it says the same.
+	Schedule string `json:"schedule,omitempty"`
 	// Attempts is how often a server began to make the backup; waiting for its turn is no attempt.
 	Attempts int `json:"attempts,omitempty"`
 	// Failures is how many of the attempts failed; one that ended with its server did not. After three the backup has failed.

@@ -155,6 +155,8 @@ type ScheduleStatus struct {
 	LastBackup string `json:"lastBackup,omitempty"`
 	// Active is the name of the Backup that is being made.
 	Active string `json:"active,omitempty"`
+	// Made is the name of the Backup of the run that was begun last, as it was noted before that was created.
+	Made string `json:"made,omitempty"`
 	// LastSuccessfulBackup is the newest Backup that can be restored from, and LastSuccess when it was completed.
 	LastSuccessfulBackup string       `json:"lastSuccessfulBackup,omitempty"`
 	LastSuccess          *metav1.Time `json:"lastSuccess,omitempty"`

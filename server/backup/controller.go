@@ -48,7 +48,9 @@ type Pool = pool.Pool[*archive.Record]
 
 // Reconciler makes the backups that objects ask for. Work runs in the pool; a Reconcile only begins it and notes where it stands.
 type Reconciler struct {
-	Client   client.Client
+	Client client.Client
+	// Look reads schedules as they are now, not from a cache.
+	Look     client.Reader
 	Registry *location.Registry
 	Pool     *Pool
 	Runner   *Runner
@@ -92,6 +94,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	}
 	before := object.DeepCopy()
 	b := &object
+	if err := r.origin(ctx, b); err != nil {
+		return outcome.Result(err)
+	}
 	b.Status.ObservedGeneration = b.Generation
 	begin, err := r.step(ctx, b)
 	if outcome.Stopped(ctx) {
@@ -284,7 +289,7 @@ func (r *Reconciler) ended(b *v1alpha1.Backup, state pool.State[*archive.Record]
 func (r *Reconciler) sealed(b *v1alpha1.Backup, record *archive.Record) {
 	s := location.StatusOf(&archive.Entry{Name: record.Name, UID: record.UID, Record: record}, b.Status.StorageLocation)
 	s.ObservedGeneration, s.Conditions = b.Generation, b.Status.Conditions
-	s.Attempts, s.Failures, s.Stops = b.Status.Attempts, b.Status.Failures, b.Status.Stops
+	s.Schedule, s.Attempts, s.Failures, s.Stops = b.Status.Schedule, b.Status.Attempts, b.Status.Failures, b.Status.Stops
 	b.Status = s
 	r.set(b, location.ReadyCondition(s.Phase, ""))
 }

@@ -133,7 +133,7 @@ func (w *world) server(t *testing.T, spool string, alive bool) *backup.Reconcile
 		})
 	}
 	return &backup.Reconciler{
-		Client: w.client, Pool: p, Events: events.NewFakeRecorder(100), Now: w.now,
+		Client: w.client, Look: w.client, Pool: p, Events: events.NewFakeRecorder(100), Now: w.now,
 		Registry: &location.Registry{Client: w.client, Secrets: w.client, Namespace: w.namespace, PrivateDir: w.private, Now: w.now},
 		Runner:   &backup.Runner{Config: w.cluster.Kedge(t), Version: "test", SpoolDir: spool, Now: w.now, Rand: rand.Reader},
 	}
@@ -348,6 +348,41 @@ func TestRefusedSince(t *testing.T) {
 	}
 	if b = w.look(t, w.server(t, t.TempDir(), false), "begun"); b.Status.Phase != v1alpha1.PhaseQueued || b.Status.RefusedSince != nil {
 		t.Errorf("refused once, and queued now: %+v", b.Status)
+	}
+}
+
+// TestOriginOfLabel has a backup of a schedule and ones that somebody labelled by himself, one of them under a name that the schedule comes to later: only
+// the first has the label in its archive.
+func TestOriginOfLabel(t *testing.T) {
+	w := newWorld(t)
+	spec := v1alpha1.BackupSpec{Selection: v1alpha1.Selection{IncludedNamespaces: []string{w.namespace}}}
+	s := &v1alpha1.Schedule{Spec: v1alpha1.ScheduleSpec{Schedule: "@daily"}}
+	w.create(t, "daily", s)
+	made := func(name string) {
+		s.Status.Made = name
+		if err := w.client.Status().Update(t.Context(), s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := w.server(t, t.TempDir(), true)
+	for _, c := range []struct{ name, schedule, made, later, want string }{
+		{"daily-1", "daily", "daily-1", "daily-1", "daily"},
+		{"by-hand", "daily", "daily-1", "daily-1", ""},
+		{"daily-2", "daily", "daily-1", "daily-2", ""},
+		{"orphan", "gone", "daily-2", "daily-2", ""},
+	} {
+		made(c.made)
+		w.create(t, c.name, &v1alpha1.Backup{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{v1alpha1.ScheduleLabel: c.schedule, "team": "a"}}, Spec: spec})
+		w.look(t, r, c.name)
+		made(c.later)
+		b := w.toEnd(t, r, c.name)
+		entry, err := w.place(t).Find(t.Context(), string(b.UID))
+		if err != nil || entry.Record == nil {
+			t.Fatalf("%s: %+v, %v", c.name, b.Status, err)
+		}
+		if got := entry.Record.Labels; got[v1alpha1.ScheduleLabel] != c.want || b.Status.Schedule != c.want || got["team"] != "a" {
+			t.Errorf("%s: labels %v, status %+v", c.name, got, b.Status)
+		}
 	}
 }
 
