@@ -260,6 +260,18 @@ func TestPolicyOf(t *testing.T) {
 	if p := retention.PolicyOf(s); p.KeepAll != "" || p.Rules.KeepLast != 3 || p.Zone.String() != "America/New_York" {
 		t.Errorf("%+v", p)
 	}
+	s.Annotations = map[string]string{v1alpha1.RestoredAnnotation: "true"}
+	if p := retention.PolicyOf(s); p.KeepAll != "" {
+		t.Errorf("restored, and unpaused since: %+v", p)
+	}
+	s.Spec.Paused = true
+	if p := retention.PolicyOf(s); p.KeepAll == "" || p.Rules.KeepLast != 3 {
+		t.Errorf("restored: %+v", p)
+	}
+	s.Annotations = nil
+	if p := retention.PolicyOf(s); p.KeepAll != "" {
+		t.Errorf("paused by a person: %+v", p)
+	}
 	for _, bad := range []string{"Europe/Atlantis", "Local", "../etc/passwd"} {
 		s.Spec.TimeZone = bad
 		if p := retention.PolicyOf(s); p.KeepAll == "" {
