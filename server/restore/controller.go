@@ -164,6 +164,9 @@ func (r *Reconciler) prepare(ctx context.Context, o *v1alpha1.Restore) (pool.Wor
 		return nil, err
 	}
 	if err := r.interrupted(o); err != nil {
+		if outcome.Of(err).Reason == attempts.ReasonTooOften && !givenUp(o) {
+			return r.giveUp(o, place, uid, err), nil
+		}
 		return nil, err
 	}
 	s := &o.Status
@@ -196,6 +199,17 @@ func (r *Reconciler) noted(o *v1alpha1.Restore, place *location.Place) pool.Work
 	}
 	return pool.Noted(r.Runner.Work(o, place), begins, stopped)
 }
+
+// giveUp gives the work that reports what was restored, before a restore over which too many servers ended is Failed. That is tried once: it may be what
+// ends servers. The message is the mark that it was.
+func (r *Reconciler) giveUp(o *v1alpha1.Restore, place *location.Place, uid string, why error) pool.Work[*restore.Report] {
+	o.Status.Phase, o.Status.Progress, o.Status.BackupUID, o.Status.Message = v1alpha1.PhaseQueued, nil, uid, why.Error()
+	r.set(o, status.Condition{Type: status.Ready, Status: metav1.ConditionUnknown, Reason: "InProgress", Message: "The restore is given up; the report of what was done is made."})
+	return r.Runner.GiveUp(o, place, why.Error())
+}
+
+// givenUp says whether a restore that has not ended is on its way to that, and only its report is made.
+func givenUp(o *v1alpha1.Restore) bool { return o.Status.Message != "" && !o.Status.Phase.Final() }
 
 // interrupted looks whether the servers that ended over the restore were too many. An attempt that failed ended by itself; ended
 // bounds those. A cancelled one only makes its report.
@@ -262,6 +276,8 @@ func (r *Reconciler) ended(o *v1alpha1.Restore, state pool.State[*restore.Report
 	case errors.Is(err, pool.ErrNotBegun):
 		r.Pool.Forget(o.UID)
 		return err
+	case givenUp(o) && state.Result == nil:
+		return outcome.Stalled(attempts.ReasonTooOften, fmt.Errorf("%s; no report was made of what was done: %w", s.Message, err))
 	case state.Result != nil:
 		r.reported(o, state.Result)
 	case errors.Is(err, pool.ErrCancelled):
@@ -281,6 +297,7 @@ func (r *Reconciler) ended(o *v1alpha1.Restore, state pool.State[*restore.Report
 
 // reported shows what the report says.
 func (r *Reconciler) reported(o *v1alpha1.Restore, report *restore.Report) {
+	gaveUp := givenUp(o)
 	s := report.Status()
 	s.ObservedGeneration, s.Conditions, s.BackupUID = o.Generation, o.Status.Conditions, report.BackupUID
 	s.Attempts, s.Failures, s.Stops = o.Status.Attempts, o.Status.Failures, o.Status.Stops
@@ -288,7 +305,11 @@ func (r *Reconciler) reported(o *v1alpha1.Restore, report *restore.Report) {
 		s.StartTime = o.Status.StartTime
 	}
 	o.Status = s
-	r.set(o, readyCondition(s.Phase, s.Message))
+	ready := readyCondition(s.Phase, s.Message)
+	if gaveUp && s.Phase == v1alpha1.PhaseFailed {
+		ready.Reason = attempts.ReasonTooOften
+	}
+	r.set(o, ready)
 }
 
 // finish ends a restore that has no report.

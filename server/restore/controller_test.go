@@ -105,6 +105,9 @@ func TestServersEnd(t *testing.T) {
 	if c := ready(t, o); o.Status.Phase != v1alpha1.PhaseFailed || c.Reason != attempts.ReasonTooOften || o.Status.Attempts != 5 || !strings.Contains(o.Status.Message, "OOMKilled") {
 		t.Errorf("after five: %+v, %+v", o.Status, c)
 	}
+	if report := w.report(t, o); report.Phase != v1alpha1.PhaseFailed || report.Counts.Planned != sizeOfShop || report.Counts.Created != 0 || !strings.Contains(report.Message, "OOMKilled") {
+		t.Errorf("the report of what was given up: %s %+v %s", report.Phase, report.Counts, report.Message)
+	}
 	if o := w.ended(t, "failed"); o.Status.Phase != v1alpha1.PhaseCompleted || o.Status.Attempts != 7 {
 		t.Errorf("after failures: %+v", o.Status)
 	}
