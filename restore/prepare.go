@@ -182,7 +182,7 @@ func (p *prepared) convert(obj map[string]any) error {
 }
 
 // arrivePaused keeps a restored Schedule from running beside the one that it was copied from: by the clock, and because of a request for a run that was made
-// of the old one, and which its status, left behind, says was met.
+// of the old one, and which its status, left behind, says was met. Its retention waits too, until somebody has looked and unpauses it.
 func arrivePaused(obj map[string]any) {
 	spec, ok := obj["spec"].(map[string]any)
 	if !ok {
@@ -190,10 +190,18 @@ func arrivePaused(obj map[string]any) {
 		obj["spec"] = spec
 	}
 	spec["paused"] = true
-	meta, _ := obj["metadata"].(map[string]any)
-	if annotations, ok := meta["annotations"].(map[string]any); ok {
-		delete(annotations, v1alpha1.RunRequestedAnnotation)
+	meta, ok := obj["metadata"].(map[string]any)
+	if !ok {
+		meta = map[string]any{}
+		obj["metadata"] = meta
 	}
+	annotations, ok := meta["annotations"].(map[string]any)
+	if !ok {
+		annotations = map[string]any{}
+		meta["annotations"] = annotations
+	}
+	delete(annotations, v1alpha1.RunRequestedAnnotation)
+	annotations[v1alpha1.RestoredAnnotation] = "true"
 }
 
 func labelsOf(meta map[string]any) map[string]string {

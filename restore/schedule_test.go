@@ -8,9 +8,9 @@ import (
 // TestArrivePaused: a restored Schedule runs neither by the clock nor by an old request.
 func TestArrivePaused(t *testing.T) {
 	for before, want := range map[string]string{
-		`{}`: `{"spec":{"paused":true}}`,
-		`{"metadata":{"name":"a","annotations":{"kedge.dev/run-requested-at":"1","team":"blue"}},"spec":{"schedule":"@daily","paused":false}}`: `{"metadata":{"annotations":{"team":"blue"},"name":"a"},"spec":{"paused":true,"schedule":"@daily"}}`,
-		`{"metadata":{"annotations":null},"spec":null}`: `{"metadata":{"annotations":null},"spec":{"paused":true}}`,
+		`{}`: `{"metadata":{"annotations":{"kedge.dev/restored":"true"}},"spec":{"paused":true}}`,
+		`{"metadata":{"name":"a","annotations":{"kedge.dev/run-requested-at":"1","team":"blue"}},"spec":{"schedule":"@daily","paused":false}}`: `{"metadata":{"annotations":{"kedge.dev/restored":"true","team":"blue"},"name":"a"},"spec":{"paused":true,"schedule":"@daily"}}`,
+		`{"metadata":{"annotations":null},"spec":null}`: `{"metadata":{"annotations":{"kedge.dev/restored":"true"}},"spec":{"paused":true}}`,
 	} {
 		var obj map[string]any
 		if err := json.Unmarshal([]byte(before), &obj); err != nil {

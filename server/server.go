@@ -210,7 +210,7 @@ func backups(mgr manager.Manager, opts Options, registry *location.Registry, see
 		mgr.Add(manager.RunnableFunc(work.Run)),
 		seen.Pool(metrics.KindBackup, work.Counts),
 		(&backup.Reconciler{
-			Client: mgr.GetClient(), Registry: registry, Pool: work, Runner: runner, Events: mgr.GetEventRecorder("kedge"),
+			Client: mgr.GetClient(), Look: mgr.GetAPIReader(), Registry: registry, Pool: work, Runner: runner, Events: mgr.GetEventRecorder("kedge"),
 			RequireServiceAccount: opts.RequireServiceAccount, Patience: &attempts.Patience{Most: opts.MaxInterruptions}, Metrics: seen, Now: opts.Now,
 		}).SetupWithManager(mgr),
 	)

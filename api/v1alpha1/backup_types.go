@@ -139,10 +139,17 @@ type BackupStatus struct {
 	ArchiveUID string `json:"archiveUID,omitempty"`
 	// StorageLocation is the location that holds the backup: the spec's, or the default one when the backup was begun.
 	StorageLocation string `json:"storageLocation,omitempty"`
-	// Attempts is how often the server began to make the backup.
+	// Schedule is the Schedule that made the backup, by that one's own account. The label kedge.dev/schedule, which anybody may write who may create a
+	// Backup, goes into the archive only where it says the same.
+	Schedule string `json:"schedule,omitempty"`
+	// Attempts is how often a server began to make the backup; waiting for its turn is no attempt.
 	Attempts int `json:"attempts,omitempty"`
 	// Failures is how many of the attempts failed; one that ended with its server did not. After three the backup has failed.
 	Failures int `json:"failures,omitempty"`
+	// Stops is how many of the attempts were ended by a server that was stopped in order. The others, that did not fail, ended with their server.
+	Stops int `json:"stops,omitempty"`
+	// RefusedSince is since when the backup could not be begun; unset once it is queued, or tried again after an attempt.
+	RefusedSince *metav1.Time `json:"refusedSince,omitempty"`
 	// Progress is there while the backup is being made.
 	Progress *Progress `json:"progress,omitempty"`
 	// Held says that retention passes the backup over until the hold is ended.

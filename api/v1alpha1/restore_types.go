@@ -176,8 +176,14 @@ type RestoreStatus struct {
 	// +listType=map
 	// +listMapKey=type
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
-	// Attempts is how often the server began or went on with the restore.
+	// Attempts is how often a server began or went on with the restore; waiting for its turn is no attempt.
 	Attempts int `json:"attempts,omitempty"`
+	// Failures is how many of the attempts failed; one that ended with its server did not. After five the restore has failed.
+	Failures int `json:"failures,omitempty"`
+	// Stops is how many of the attempts were ended by a server that was stopped in order. The others, that did not fail, ended with their server.
+	Stops int `json:"stops,omitempty"`
+	// RefusedSince is since when the restore could not be begun; unset once it is queued.
+	RefusedSince *metav1.Time `json:"refusedSince,omitempty"`
 	// Progress is there while the restore runs.
 	Progress *Progress `json:"progress,omitempty"`
 	// BackupUID is the backup that is restored: a name may come to stand for another.

@@ -10,6 +10,9 @@ const ScheduleLabel = "kedge.dev/schedule"
 // RunRequestedAnnotation asks a Schedule for a backup at once, paused or not. Each new value asks once.
 const RunRequestedAnnotation = "kedge.dev/run-requested-at"
 
+// RestoredAnnotation marks a Schedule that a restore brought, and that is paused since: until it is unpaused, retention removes nothing for it.
+const RestoredAnnotation = "kedge.dev/restored"
+
 // MissedRunPolicy says what happens to runs whose time passed while no server was there, or the schedule was not allowed to run.
 // +kubebuilder:validation:Enum=Skip;CatchUp
 type MissedRunPolicy string
@@ -155,6 +158,8 @@ type ScheduleStatus struct {
 	LastBackup string `json:"lastBackup,omitempty"`
 	// Active is the name of the Backup that is being made.
 	Active string `json:"active,omitempty"`
+	// Made is the name of the Backup of the run that was begun last, as it was noted before that was created.
+	Made string `json:"made,omitempty"`
 	// LastSuccessfulBackup is the newest Backup that can be restored from, and LastSuccess when it was completed.
 	LastSuccessfulBackup string       `json:"lastSuccessfulBackup,omitempty"`
 	LastSuccess          *metav1.Time `json:"lastSuccess,omitempty"`

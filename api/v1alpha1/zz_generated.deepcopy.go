@@ -156,6 +156,10 @@ func (in *BackupStatus) DeepCopyInto(out *BackupStatus) {
 			(*in)[i].DeepCopyInto(&(*out)[i])
 		}
 	}
+	if in.RefusedSince != nil {
+		in, out := &in.RefusedSince, &out.RefusedSince
+		*out = (*in).DeepCopy()
+	}
 	if in.Progress != nil {
 		in, out := &in.Progress, &out.Progress
 		*out = new(Progress)
@@ -927,6 +931,10 @@ func (in *RestoreStatus) DeepCopyInto(out *RestoreStatus) {
 		for i := range *in {
 			(*in)[i].DeepCopyInto(&(*out)[i])
 		}
+	}
+	if in.RefusedSince != nil {
+		in, out := &in.RefusedSince, &out.RefusedSince
+		*out = (*in).DeepCopy()
 	}
 	if in.Progress != nil {
 		in, out := &in.Progress, &out.Progress

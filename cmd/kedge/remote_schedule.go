@@ -181,7 +181,11 @@ func (r *remote) pauseSchedule(ctx context.Context, name string, paused bool) er
 		r.app.ui.Note("Schedule %s is %s already.", name, word)
 		return nil
 	}
-	if err := r.merge(ctx, s, fmt.Sprintf(`{"spec":{"paused":%t}}`, paused)); err != nil {
+	patch := fmt.Sprintf(`{"spec":{"paused":%t}}`, paused)
+	if !paused { // who unpauses a schedule that a restore brought has looked
+		patch = fmt.Sprintf(`{"metadata":{"annotations":{%q:null}},"spec":{"paused":false}}`, v1alpha1.RestoredAnnotation)
+	}
+	if err := r.merge(ctx, s, patch); err != nil {
 		return fmt.Errorf("change schedule %s: %w", name, err)
 	}
 	r.app.ui.Note("Schedule %s is %s.", name, word)

@@ -2,6 +2,7 @@
 package backup
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -47,7 +48,9 @@ type Pool = pool.Pool[*archive.Record]
 
 // Reconciler makes the backups that objects ask for. Work runs in the pool; a Reconcile only begins it and notes where it stands.
 type Reconciler struct {
-	Client   client.Client
+	Client client.Client
+	// Look reads schedules as they are now, not from a cache.
+	Look     client.Reader
 	Registry *location.Registry
 	Pool     *Pool
 	Runner   *Runner
@@ -59,7 +62,7 @@ type Reconciler struct {
 	Metrics  *metrics.Recorder
 	Now      func() time.Time
 
-	thawing sync.Map // uids of cancelled backups, of which the pool's work is to undo what an attempt that was cut off has left
+	endings sync.Map // by uid, of backups of which the pool's work is to undo what attempts have left
 }
 
 // SetupWithManager registers the controller.
@@ -86,10 +89,14 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	if object.Status.Phase.Final() {
 		r.Pool.Forget(object.UID)
 		r.Patience.Forget(object.UID)
+		r.endings.Delete(object.UID)
 		return ctrl.Result{}, nil
 	}
 	before := object.DeepCopy()
 	b := &object
+	if err := r.origin(ctx, b); err != nil {
+		return outcome.Result(err)
+	}
 	b.Status.ObservedGeneration = b.Generation
 	begin, err := r.step(ctx, b)
 	if outcome.Stopped(ctx) {
@@ -98,13 +105,24 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	if err != nil {
 		r.unable(b, err)
 	}
-	if patchErr := status.Patch(ctx, r.Client, b, before); patchErr != nil {
-		return ctrl.Result{}, client.IgnoreNotFound(patchErr)
+	if owed := r.owed(ctx, b); owed != nil {
+		begin = owed
 	}
-	if begin != nil { // it is written down now that work begins, so that a crash leaves an object that is begun again
-		r.Pool.Start(b.UID, req.NamespacedName, b.Status.StorageLocation, begin)
+	if patchErr := status.Patch(ctx, r.Client, b, before); patchErr != nil {
+		return status.Lost(patchErr)
+	}
+	if err != nil && outcome.Of(err).Reason == reasonAttemptFailed { // only now, so that a failure that could not be written is not lost
+		r.Pool.Forget(b.UID)
+	}
+	if begin != nil { // it is written down that it is queued, so that a crash leaves an object that is begun again
+		r.Pool.Forget(b.UID) // what waits for its turn, and never gets it, or has failed
+		if begin.ending != nil {
+			r.endings.Store(b.UID, begin.ending)
+		}
+		r.Pool.Start(b.UID, req.NamespacedName, b.Status.StorageLocation, begin.work)
 	}
 	if b.Status.Phase.Final() {
+		r.endings.Delete(b.UID)
 		r.announce(b)
 		return ctrl.Result{}, nil
 	}
@@ -112,14 +130,17 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 }
 
 // step looks at where the work stands and changes the status accordingly. It gives the work that is to begin, once that is noted.
-func (r *Reconciler) step(ctx context.Context, b *v1alpha1.Backup) (pool.Work[*archive.Record], error) {
+func (r *Reconciler) step(ctx context.Context, b *v1alpha1.Backup) (*beginning, error) {
 	state := r.Pool.State(b.UID)
+	if state.Phase == pool.Unknown && b.Status.Phase == v1alpha1.PhaseInProgress && b.Status.Attempts > 0 { // it is counted once: from here on it is not InProgress
+		r.Metrics.AttemptFailed(metrics.KindBackup, attempts.ReasonInterrupted)
+	}
+	if e := r.endingOf(b.UID); e != nil {
+		return r.end(ctx, b, e, state)
+	}
 	if b.Spec.Cancel && state.Phase != pool.Ended {
-		if _, thawing := r.thawing.Load(b.UID); thawing && state.Phase != pool.Unknown {
-			return nil, nil // its end is told by the pool
-		}
 		if cutOff(b, state.Phase) {
-			return r.thaw(ctx, b)
+			return r.thaw(ctx, b, &ending{})
 		}
 		r.Pool.Cancel(b.UID)
 		if state.Phase == pool.Running {
@@ -139,29 +160,15 @@ func (r *Reconciler) step(ctx context.Context, b *v1alpha1.Backup) (pool.Work[*a
 	return r.prepare(ctx, b)
 }
 
-// cutOff says whether an attempt may have been, of which the pool knows nothing.
-func cutOff(b *v1alpha1.Backup, phase pool.Phase) bool {
-	return phase == pool.Unknown && b.Status.Attempts > 0 || phase == pool.Queued && b.Status.Attempts > 1
-}
-
-// thaw gives the work that ends a cancelled backup whose attempt was cut off: hooks may have left applications frozen.
-func (r *Reconciler) thaw(ctx context.Context, b *v1alpha1.Backup) (pool.Work[*archive.Record], error) {
-	place, err := r.Registry.Get(ctx, b.Spec.StorageLocation)
-	if err != nil {
-		return nil, err
-	}
-	r.Pool.Forget(b.UID) // what waits for its turn, and never gets it
-	r.thawing.Store(b.UID, true)
-	r.set(b, status.Condition{Type: status.Ready, Status: metav1.ConditionUnknown, Reason: "InProgress", Message: "The backup is being cancelled: what an attempt that was cut off has left is undone."})
-	return r.Runner.Thaw(b.DeepCopy(), place), nil
-}
-
 // prepare checks the spec and gives the work. Where an earlier attempt, of this server or another, was cut off, this is how it begins again.
-func (r *Reconciler) prepare(ctx context.Context, b *v1alpha1.Backup) (pool.Work[*archive.Record], error) {
+func (r *Reconciler) prepare(ctx context.Context, b *v1alpha1.Backup) (*beginning, error) {
+	if b.Status.Failures >= maxFailures { // a server that knew it ended while it undid what attempts had left
+		return nil, outcome.Stalled(string(v1alpha1.PhaseFailed), errors.New(cmp.Or(b.Status.Message, "its attempts failed")))
+	}
 	if err := r.check(b); err != nil {
 		return nil, err
 	}
-	place, err := r.Registry.Get(ctx, b.Spec.StorageLocation)
+	place, err := r.Registry.Get(ctx, locationOf(b))
 	if err != nil {
 		return nil, err
 	}
@@ -173,19 +180,39 @@ func (r *Reconciler) prepare(ctx context.Context, b *v1alpha1.Backup) (pool.Work
 	}
 	s := &b.Status
 	s.StorageLocation, s.ArchiveUID = place.Object.Name, string(b.UID)
-	s.Attempts++
-	s.Phase = v1alpha1.PhaseQueued
+	s.Phase, s.RefusedSince = v1alpha1.PhaseQueued, nil
 	if s.StartTime == nil {
 		now := metav1.NewTime(r.Now())
 		s.StartTime = &now
 	}
 	r.set(b, status.Condition{Type: status.Ready, Status: metav1.ConditionUnknown, Reason: "Queued", Message: "The backup waits for its turn."})
-	return r.Runner.Work(b.DeepCopy(), place), nil
+	return &beginning{work: r.noted(b.DeepCopy(), place)}, nil
+}
+
+// noted is the work of a backup, with what is written down of it: an attempt counts from when it runs, so that a server that ends over one backup
+// counts against none that waited for its turn.
+func (r *Reconciler) noted(b *v1alpha1.Backup, place *location.Place) pool.Work[*archive.Record] {
+	key := client.ObjectKeyFromObject(b)
+	begins := func(ctx context.Context) error {
+		return status.Change(ctx, r.Client, key, b.UID, func(now *v1alpha1.Backup) {
+			now.Status.Attempts++
+			r.note(now, pool.State[*archive.Record]{Phase: pool.Running})
+			b.Status = *now.Status.DeepCopy()
+		})
+	}
+	stopped := func(ctx context.Context) error {
+		return status.Change(ctx, r.Client, key, b.UID, func(now *v1alpha1.Backup) {
+			now.Status.Stops++
+			now.Status.Phase, now.Status.Progress = v1alpha1.PhaseQueued, nil
+			r.set(now, status.Condition{Type: status.Ready, Status: metav1.ConditionUnknown, Reason: "Queued", Message: "Its server was stopped; the next begins it again."})
+		})
+	}
+	return pool.Noted(r.Runner.Work(b, place), begins, stopped)
 }
 
 // interrupted looks whether the servers that ended over the backup were too many. One that is given up may have been sealed all the same, unseen.
 func (r *Reconciler) interrupted(ctx context.Context, b *v1alpha1.Backup, place *location.Place) (over bool, err error) {
-	lost := b.Status.Attempts - b.Status.Failures
+	lost := b.Status.Attempts - b.Status.Failures - b.Status.Stops
 	err = r.Patience.Check(b.UID, lost, r.Now())
 	switch outcome.Of(err).Kind {
 	case outcome.IsWaiting:
@@ -201,9 +228,6 @@ func (r *Reconciler) interrupted(ctx context.Context, b *v1alpha1.Backup, place 
 			return true, nil
 		}
 	case outcome.Retry:
-	}
-	if lost > 0 {
-		r.Metrics.AttemptFailed(metrics.KindBackup, attempts.ReasonInterrupted)
 	}
 	return false, err
 }
@@ -242,8 +266,10 @@ func (r *Reconciler) note(b *v1alpha1.Backup, state pool.State[*archive.Record])
 // ended takes over what the work returned.
 func (r *Reconciler) ended(b *v1alpha1.Backup, state pool.State[*archive.Record]) error {
 	err, s := state.Err, &b.Status
-	r.thawing.Delete(b.UID)
 	switch {
+	case errors.Is(err, pool.ErrNotBegun):
+		r.Pool.Forget(b.UID)
+		return err
 	case err == nil:
 		r.sealed(b, state.Result)
 	case errors.Is(err, pool.ErrCancelled):
@@ -257,7 +283,6 @@ func (r *Reconciler) ended(b *v1alpha1.Backup, state pool.State[*archive.Record]
 		r.finish(b, v1alpha1.PhaseFailed, err.Error())
 	default:
 		s.Failures++
-		r.Pool.Forget(b.UID)
 		r.Metrics.AttemptFailed(metrics.KindBackup, outcome.Of(err).Reason)
 		return outcome.Waiting(reasonAttemptFailed, retryAfter<<(s.Failures-1), fmt.Errorf("failure %d of %d, it is begun again: %w", s.Failures, maxFailures, err))
 	}
@@ -267,7 +292,8 @@ func (r *Reconciler) ended(b *v1alpha1.Backup, state pool.State[*archive.Record]
 // sealed shows the archive that was made.
 func (r *Reconciler) sealed(b *v1alpha1.Backup, record *archive.Record) {
 	s := location.StatusOf(&archive.Entry{Name: record.Name, UID: record.UID, Record: record}, b.Status.StorageLocation)
-	s.ObservedGeneration, s.Attempts, s.Failures, s.Conditions = b.Generation, b.Status.Attempts, b.Status.Failures, b.Status.Conditions
+	s.ObservedGeneration, s.Conditions = b.Generation, b.Status.Conditions
+	s.Schedule, s.Attempts, s.Failures, s.Stops = b.Status.Schedule, b.Status.Attempts, b.Status.Failures, b.Status.Stops
 	b.Status = s
 	r.set(b, location.ReadyCondition(s.Phase, ""))
 }
@@ -279,11 +305,16 @@ func (r *Reconciler) finish(b *v1alpha1.Backup, phase v1alpha1.Phase, message st
 	r.set(b, location.ReadyCondition(phase, message))
 }
 
-// unable notes why a backup cannot be begun; what only a change of its spec could mend, or has lasted too long, is its end. An attempt that
-// failed, or ended with its server, took its time, and the next is begun however long that was.
+// unable notes why a backup cannot be begun; what only a change of its spec could mend, or has lasted too long, is its end. How long is counted from
+// the first refusal that this process or an earlier one noted, not from when the backup was asked for: it may have waited for a server, or for its
+// turn. An attempt that failed, or ended with its server, took its time, and the next is begun however long that was.
 func (r *Reconciler) unable(b *v1alpha1.Backup, err error) {
-	reason := outcome.Of(err).Reason
-	late := reason != reasonAttemptFailed && reason != attempts.ReasonInterrupted && r.Now().Sub(b.CreationTimestamp.Time) > unableFor
+	late := false
+	if reason := outcome.Of(err).Reason; reason == reasonAttemptFailed || reason == attempts.ReasonInterrupted {
+		b.Status.RefusedSince = nil
+	} else {
+		late = status.Refused(&b.Status.RefusedSince, r.Now()) > unableFor
+	}
 	if outcome.Of(err).Kind == outcome.IsStalled || late {
 		if late {
 			err = fmt.Errorf("given up after %s: %w", unableFor, err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"io/fs"
+	"net/http"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -132,7 +133,7 @@ func (w *world) server(t *testing.T, spool string, alive bool) *backup.Reconcile
 		})
 	}
 	return &backup.Reconciler{
-		Client: w.client, Pool: p, Events: events.NewFakeRecorder(100), Now: w.now,
+		Client: w.client, Look: w.client, Pool: p, Events: events.NewFakeRecorder(100), Now: w.now,
 		Registry: &location.Registry{Client: w.client, Secrets: w.client, Namespace: w.namespace, PrivateDir: w.private, Now: w.now},
 		Runner:   &backup.Runner{Config: w.cluster.Kedge(t), Version: "test", SpoolDir: spool, Now: w.now, Rand: rand.Reader},
 	}
@@ -150,6 +151,31 @@ func (w *world) look(t *testing.T, r *backup.Reconciler, name string) *v1alpha1.
 		t.Fatal(err)
 	}
 	return &b
+}
+
+// die has a server end over the backup in the middle of its attempt, and gives what is left.
+func (w *world) die(t *testing.T, b *v1alpha1.Backup) *v1alpha1.Backup {
+	t.Helper()
+	b.Status.Attempts++
+	b.Status.Phase = v1alpha1.PhaseInProgress
+	if err := w.client.Status().Update(t.Context(), b); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// toEnd looks until the backup has ended.
+func (w *world) toEnd(t *testing.T, r *backup.Reconciler, name string) *v1alpha1.Backup {
+	t.Helper()
+	for {
+		b := w.look(t, r, name)
+		if b.Status.Phase.Final() {
+			return b
+		}
+		if err := t.Context().Err(); err != nil {
+			t.Fatalf("the backup does not end: %+v", b.Status)
+		}
+	}
 }
 
 // attempt has the backup begun, and looks until the attempt has ended.
@@ -173,9 +199,10 @@ func TestFailures(t *testing.T) {
 	w.create(t, "poor", &v1alpha1.Backup{Spec: v1alpha1.BackupSpec{Selection: v1alpha1.Selection{IncludedNamespaces: []string{w.namespace}}}})
 	for n := range 2 {
 		b := w.look(t, w.server(t, t.TempDir(), false), "poor")
-		if b.Status.Attempts != n+1 || b.Status.Failures != 0 || b.Status.Phase != v1alpha1.PhaseQueued {
-			t.Fatalf("begun by a server that died: %+v", b.Status)
+		if b.Status.Attempts != n || b.Status.Failures != 0 || b.Status.Phase != v1alpha1.PhaseQueued {
+			t.Fatalf("queued by a server that died: %+v", b.Status)
 		}
+		w.die(t, b)
 	}
 	r := w.server(t, filepath.Join(t.TempDir(), "missing"), true)
 	w.later = 2 * time.Hour
@@ -186,7 +213,7 @@ func TestFailures(t *testing.T) {
 			t.Fatalf("failure %d: %+v", n, b.Status)
 		}
 	}
-	b := w.attempt(t, r, "poor")
+	b := w.toEnd(t, r, "poor")
 	if b.Status.Failures != 3 || b.Status.Phase != v1alpha1.PhaseFailed || !strings.Contains(b.Status.Message, "spool") {
 		t.Errorf("the third failure: %+v", b.Status)
 	}
@@ -212,12 +239,15 @@ func TestServersEnd(t *testing.T) {
 			w.later += 10 * time.Minute // in the second half, beyond an hour
 			b = w.look(t, dying, "huge")
 		}
-		if b.Status.Attempts != n || b.Status.Phase != v1alpha1.PhaseQueued || reasonOf(b) != "Queued" {
+		if b.Status.Attempts != n-1 || b.Status.Phase != v1alpha1.PhaseQueued || reasonOf(b) != "Queued" {
 			t.Fatalf("begun %d times: %+v", n, b.Status)
 		}
+		w.die(t, b)
 		w.later += 40 * time.Minute
 	}
-	b := begun(w.server(t, t.TempDir(), true))
+	last := w.server(t, t.TempDir(), true)
+	last.Patience = &attempts.Patience{}
+	b := w.toEnd(t, last, "huge")
 	if b.Status.Phase != v1alpha1.PhaseFailed || reasonOf(b) != attempts.ReasonTooOften || b.Status.Attempts != 5 || !strings.Contains(b.Status.Message, "OOMKilled") {
 		t.Errorf("after five: %+v", b.Status)
 	}
@@ -236,6 +266,133 @@ func TestServersEnd(t *testing.T) {
 	if b := w.look(t, r, "sealed"); b.Status.Phase != v1alpha1.PhaseCompleted || b.Status.Attempts != 5 || b.Status.Counts.Items == 0 {
 		t.Errorf("sealed, and nobody wrote it down: %+v", b.Status)
 	}
+}
+
+// TestQueuedIsNoAttempt has six servers end over another backup while this one waits for its turn: nothing is counted against it.
+func TestQueuedIsNoAttempt(t *testing.T) {
+	w := newWorld(t)
+	w.create(t, "waits", &v1alpha1.Backup{Spec: v1alpha1.BackupSpec{Selection: v1alpha1.Selection{IncludedNamespaces: []string{w.namespace}}}})
+	for range 6 {
+		r := w.server(t, t.TempDir(), false)
+		r.Patience = &attempts.Patience{}
+		if b := w.look(t, r, "waits"); b.Status.Phase != v1alpha1.PhaseQueued || b.Status.Attempts != 0 || reasonOf(b) != "Queued" {
+			t.Fatalf("it only waited: %+v", b.Status)
+		}
+	}
+	if b := w.attempt(t, w.server(t, t.TempDir(), true), "waits"); b.Status.Phase != v1alpha1.PhaseCompleted || b.Status.Attempts != 1 {
+		t.Errorf("in its turn: %+v", b.Status)
+	}
+}
+
+// TestStoppedInOrder stops six servers in the middle of a backup: that says nothing about the backup, which the seventh makes.
+func TestStoppedInOrder(t *testing.T) {
+	w := newWorld(t)
+	w.create(t, "moved", &v1alpha1.Backup{Spec: v1alpha1.BackupSpec{Selection: v1alpha1.Selection{IncludedNamespaces: []string{w.namespace}}}})
+	for n := 1; n <= 6; n++ {
+		r := w.server(t, t.TempDir(), false)
+		r.Patience = &attempts.Patience{}
+		begun := make(chan struct{})
+		told := sync.OnceFunc(func() { close(begun) })
+		cfg := w.cluster.Kedge(t)
+		cfg.Wrap(func(http.RoundTripper) http.RoundTripper { return hanging{told} })
+		r.Runner.Config = cfg
+		w.look(t, r, "moved")
+		ctx, stop := context.WithCancel(t.Context())
+		var group errgroup.Group
+		group.Go(func() error { return r.Pool.Run(ctx) })
+		<-begun
+		stop()
+		if err := group.Wait(); err != nil {
+			t.Fatal(err)
+		}
+		var b v1alpha1.Backup
+		if err := w.client.Get(t.Context(), client.ObjectKey{Namespace: w.namespace, Name: "moved"}, &b); err != nil {
+			t.Fatal(err)
+		}
+		if b.Status.Attempts != n || b.Status.Stops != n || b.Status.Failures != 0 || b.Status.Phase != v1alpha1.PhaseQueued {
+			t.Fatalf("stopped %d times: %+v", n, b.Status)
+		}
+	}
+	r := w.server(t, t.TempDir(), true)
+	r.Patience = &attempts.Patience{}
+	if b := w.attempt(t, r, "moved"); b.Status.Phase != v1alpha1.PhaseCompleted || b.Status.Attempts != 7 || b.Status.Stops != 6 {
+		t.Errorf("the last: %+v", b.Status)
+	}
+}
+
+// TestRefusedSince has a backup that waited longer than an hour for a server meet a passing refusal: it is not given up for that, but an hour after it was
+// first refused.
+func TestRefusedSince(t *testing.T) {
+	w := newWorld(t)
+	w.create(t, "old", &v1alpha1.Backup{Spec: v1alpha1.BackupSpec{StorageLocation: "soon"}})
+	w.later = 3 * time.Hour
+	b := w.look(t, w.server(t, t.TempDir(), false), "old")
+	if b.Status.Phase != v1alpha1.PhaseQueued || b.Status.RefusedSince == nil {
+		t.Fatalf("at its first refusal: %+v", b.Status)
+	}
+	w.later += 59 * time.Minute
+	if b = w.look(t, w.server(t, t.TempDir(), false), "old"); b.Status.Phase != v1alpha1.PhaseQueued {
+		t.Fatalf("59 minutes later: %+v", b.Status)
+	}
+	w.later += 2 * time.Minute
+	if b = w.look(t, w.server(t, t.TempDir(), false), "old"); b.Status.Phase != v1alpha1.PhaseFailed || !strings.Contains(b.Status.Message, "given up after 1h0m0s") {
+		t.Errorf("61 minutes later: %+v", b.Status)
+	}
+
+	w.create(t, "begun", &v1alpha1.Backup{Spec: v1alpha1.BackupSpec{Selection: v1alpha1.Selection{IncludedNamespaces: []string{w.namespace}}}})
+	b = w.look(t, w.server(t, t.TempDir(), false), "begun")
+	refused := metav1.NewTime(w.now().Add(-2 * time.Hour))
+	b.Status.RefusedSince = &refused
+	if err := w.client.Status().Update(t.Context(), b); err != nil {
+		t.Fatal(err)
+	}
+	if b = w.look(t, w.server(t, t.TempDir(), false), "begun"); b.Status.Phase != v1alpha1.PhaseQueued || b.Status.RefusedSince != nil {
+		t.Errorf("refused once, and queued now: %+v", b.Status)
+	}
+}
+
+// TestOriginOfLabel has a backup of a schedule and ones that somebody labelled by himself, one of them under a name that the schedule comes to later: only
+// the first has the label in its archive.
+func TestOriginOfLabel(t *testing.T) {
+	w := newWorld(t)
+	spec := v1alpha1.BackupSpec{Selection: v1alpha1.Selection{IncludedNamespaces: []string{w.namespace}}}
+	s := &v1alpha1.Schedule{Spec: v1alpha1.ScheduleSpec{Schedule: "@daily"}}
+	w.create(t, "daily", s)
+	made := func(name string) {
+		s.Status.Made = name
+		if err := w.client.Status().Update(t.Context(), s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := w.server(t, t.TempDir(), true)
+	for _, c := range []struct{ name, schedule, made, later, want string }{
+		{"daily-1", "daily", "daily-1", "daily-1", "daily"},
+		{"by-hand", "daily", "daily-1", "daily-1", ""},
+		{"daily-2", "daily", "daily-1", "daily-2", ""},
+		{"orphan", "gone", "daily-2", "daily-2", ""},
+	} {
+		made(c.made)
+		w.create(t, c.name, &v1alpha1.Backup{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{v1alpha1.ScheduleLabel: c.schedule, "team": "a"}}, Spec: spec})
+		w.look(t, r, c.name)
+		made(c.later)
+		b := w.toEnd(t, r, c.name)
+		entry, err := w.place(t).Find(t.Context(), string(b.UID))
+		if err != nil || entry.Record == nil {
+			t.Fatalf("%s: %+v, %v", c.name, b.Status, err)
+		}
+		if got := entry.Record.Labels; got[v1alpha1.ScheduleLabel] != c.want || b.Status.Schedule != c.want || got["team"] != "a" {
+			t.Errorf("%s: labels %v, status %+v", c.name, got, b.Status)
+		}
+	}
+}
+
+// hanging is a cluster that does not answer until nobody asks any more; it tells of each request.
+type hanging struct{ told func() }
+
+func (h hanging) RoundTrip(req *http.Request) (*http.Response, error) {
+	h.told()
+	<-req.Context().Done()
+	return nil, req.Context().Err()
 }
 
 func reasonOf(b *v1alpha1.Backup) string {

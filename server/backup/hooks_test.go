@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -18,47 +19,89 @@ import (
 	"kedge.dev/kedge/api/v1alpha1"
 	"kedge.dev/kedge/backup/archive"
 	"kedge.dev/kedge/plugins/file"
+	"kedge.dev/kedge/server/attempts"
 	"kedge.dev/kedge/test/podrunner"
 )
 
-// TestCancelledAfterKill cancels a backup whose server died while a pod held still: no backup is made, and the pod is let go.
-func TestCancelledAfterKill(t *testing.T) {
-	w := newWorld(t)
+// frozen runs a pod whose hooks Kedge runs, and gives what was run.
+func (w *world) frozen(t *testing.T) (pod string, ran func() []string) {
+	t.Helper()
 	clients, err := kubernetes.NewForConfig(w.cluster.Master())
 	if err != nil {
 		t.Fatal(err)
 	}
 	kubelet := podrunner.StartKubelet(t, clients, "node-"+w.namespace)
-	pod := kubelet.Run(t, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: "db", Annotations: map[string]string{
+	db := kubelet.Run(t, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: "db", Annotations: map[string]string{
 		"pre.hook.backup.kedge.dev/command": "freeze", "post.hook.backup.kedge.dev/command": "true",
 	}}})
+	return string(db.UID), func() (all []string) {
+		for _, c := range kubelet.Ran() {
+			all = append(all, c.Argv[0])
+		}
+		return all
+	}
+}
+
+// TestCancelledAfterKill cancels a backup whose server died while a pod held still: no backup is made, and the pod is let go.
+func TestCancelledAfterKill(t *testing.T) {
+	w := newWorld(t)
+	pod, ran := w.frozen(t)
 	for _, name := range []string{"killed", "quiet"} {
 		w.create(t, name, &v1alpha1.Backup{Spec: v1alpha1.BackupSpec{Selection: v1alpha1.Selection{IncludedNamespaces: []string{w.namespace}}}})
-		b := w.look(t, w.server(t, t.TempDir(), false), name)
+		b := w.die(t, w.look(t, w.server(t, t.TempDir(), false), name))
 		if name == "killed" {
-			w.freeze(t, b, string(pod.UID))
+			w.freeze(t, b, pod)
 		}
 		b.Spec.Cancel = true
 		if err := w.client.Update(t.Context(), b); err != nil {
 			t.Fatal(err)
 		}
-		r := w.server(t, t.TempDir(), true)
-		for !b.Status.Phase.Final() && t.Context().Err() == nil {
-			b = w.look(t, r, name)
-		}
-		if b.Status.Phase != v1alpha1.PhaseCancelled {
+		if b := w.toEnd(t, w.server(t, t.TempDir(), true), name); b.Status.Phase != v1alpha1.PhaseCancelled {
 			t.Errorf("%s is %+v", name, b.Status)
 		}
-		var ran []string
-		for _, c := range kubelet.Ran() {
-			ran = append(ran, c.Argv[0])
-		}
-		if !slices.Equal(ran, []string{"true"}) { // and no further one for the second backup, which has left nothing
-			t.Errorf("%s: there ran %v", name, ran)
+		if got := ran(); !slices.Equal(got, []string{"true"}) { // and no further one for the second backup, which has left nothing
+			t.Errorf("%s: there ran %v", name, got)
 		}
 	}
 	if left, err := w.place(t).Freezes(t.Context(), "killed", w.clusterUID(t)); err != nil || len(left) != 0 {
 		t.Errorf("left are %v, %v", left, err)
+	}
+}
+
+// TestFailedAfterKill gives up a backup of which an attempt was killed while a pod held still: the pod is let go first, in the location that the attempt
+// wrote to, though another is the default by now.
+func TestFailedAfterKill(t *testing.T) {
+	for name, c := range map[string]struct {
+		left   func(*v1alpha1.Backup)
+		reason string
+	}{
+		"servers":  {func(b *v1alpha1.Backup) { b.Status.Attempts = 5 }, attempts.ReasonTooOften},
+		"failures": {func(b *v1alpha1.Backup) { b.Status.Attempts, b.Status.Failures, b.Status.Message = 4, 3, "no disk" }, "Failed"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			pod, ran := w.frozen(t)
+			w.create(t, "killed", &v1alpha1.Backup{Spec: v1alpha1.BackupSpec{Selection: v1alpha1.Selection{IncludedNamespaces: []string{w.namespace}}}})
+			b := w.die(t, w.look(t, w.server(t, t.TempDir(), false), "killed"))
+			w.freeze(t, b, pod)
+			c.left(b)
+			if err := w.client.Status().Update(t.Context(), b); err != nil {
+				t.Fatal(err)
+			}
+			w.create(t, "other", &v1alpha1.BackupStorageLocation{Spec: v1alpha1.BackupStorageLocationSpec{Default: true, File: &v1alpha1.FileLocation{Path: t.TempDir()}}})
+			r := w.server(t, t.TempDir(), true)
+			r.Patience = &attempts.Patience{}
+			b = w.toEnd(t, r, "killed")
+			if b.Status.Phase != v1alpha1.PhaseFailed || reasonOf(b) != c.reason || strings.Contains(b.Status.Message, "undone") || b.Status.Message == "" {
+				t.Errorf("%s: %+v", reasonOf(b), b.Status)
+			}
+			if got := ran(); !slices.Equal(got, []string{"true"}) {
+				t.Errorf("there ran %v", got)
+			}
+			if left, err := w.place(t).Freezes(t.Context(), "killed", w.clusterUID(t)); err != nil || len(left) != 0 {
+				t.Errorf("left are %v, %v", left, err)
+			}
+		})
 	}
 }
 

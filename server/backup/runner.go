@@ -47,7 +47,7 @@ func (r *Runner) Work(b *v1alpha1.Backup, place *location.Place) pool.Work[*arch
 		if err != nil {
 			return nil, err
 		}
-		request := backup.Request{Name: b.Name, UID: string(b.UID), ClusterName: r.ClusterName, Labels: b.Labels, Spec: b.Spec}
+		request := backup.Request{Name: b.Name, UID: string(b.UID), ClusterName: r.ClusterName, Labels: labelsOf(b), Spec: b.Spec}
 		request.Spec.StorageLocation = place.Object.Name
 		if ttl := b.Spec.TTL.Duration; place.Object.Spec.ObjectLock && ttl > 0 {
 			request.RetainUntil = r.Now().Add(ttl)

@@ -13,7 +13,7 @@ import (
 // listing is under way at a time; whoever asks while it is waits, and shares the next one with all who wait.
 type listing struct {
 	mu    sync.Mutex
-	known map[string]remembered // by uid
+	known map[string]remembered // by archive.Entry.ID: a folder that was copied inside the bucket has the uid of the one it was copied from
 
 	countMu sync.Mutex
 	begun   int // listings so far
@@ -73,6 +73,9 @@ func (l *listing) count(more int) int {
 	return l.begun
 }
 
+// idOf is the ID of the entry that the record of a listed backup gives.
+func idOf(l archive.Listed) string { return l.Name() + "/" + l.UID() }
+
 // list is one listing; the caller holds the lock.
 func (p *Place) list(ctx context.Context, each func(archive.Entry)) (*listed, error) {
 	out := &listed{number: p.listing.count(1)}
@@ -83,8 +86,8 @@ func (p *Place) list(ctx context.Context, each func(archive.Entry)) (*listed, er
 	all, known := out.inventory.Backups, make(map[string]remembered, len(out.inventory.Backups))
 	var unread []archive.Listed
 	for _, l := range all {
-		if r, ok := p.listing.known[l.UID()]; ok && r.expiry == l.Expiry() && r.entry.Err == nil {
-			known[l.UID()] = r
+		if r, ok := p.listing.known[idOf(l)]; ok && r.expiry == l.Expiry() && r.entry.Err == nil {
+			known[idOf(l)] = r
 		} else {
 			unread = append(unread, l)
 		}
@@ -93,7 +96,7 @@ func (p *Place) list(ctx context.Context, each func(archive.Entry)) (*listed, er
 	tell := func() { // of those that are read, in their order
 		for len(out.entries) < len(all) {
 			l := all[len(out.entries)]
-			r, ok := known[l.UID()]
+			r, ok := known[idOf(l)]
 			if !ok {
 				return
 			}
@@ -104,7 +107,7 @@ func (p *Place) list(ctx context.Context, each func(archive.Entry)) (*listed, er
 	}
 	tell()
 	err = p.Archive.Entries(ctx, unread, func(e archive.Entry) error {
-		known[e.UID] = remembered{expiry: unread[0].Expiry(), entry: e}
+		known[idOf(unread[0])] = remembered{expiry: unread[0].Expiry(), entry: e}
 		unread = unread[1:]
 		tell()
 		return nil

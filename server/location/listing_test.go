@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -16,6 +18,7 @@ import (
 	"kedge.dev/kedge/backup/archive"
 	"kedge.dev/kedge/plugins/decorate"
 	"kedge.dev/kedge/server/location"
+	"kedge.dev/kedge/server/retention"
 )
 
 // watched opens the location of a folder and tells of each operation on it, which waits for the answer.
@@ -125,5 +128,42 @@ func TestWalk(t *testing.T) {
 	before = reads.Load()
 	if _, err := place.Walk(t.Context(), func(archive.Entry) {}); err != nil || reads.Load() != before {
 		t.Errorf("a third walk read %d records: %v", reads.Load()-before, err)
+	}
+}
+
+// TestCopiedFolder copies the folder of a backup inside the bucket, to a name before and one after it. The copy never stands for the backup, and
+// retention leaves what has its uid alone.
+func TestCopiedFolder(t *testing.T) {
+	for _, as := range []string{"aaa", "zzz"} {
+		path, _ := folder(t, "one")
+		if err := os.CopyFS(filepath.Join(path, "backups", as, "one-uid"), os.DirFS(filepath.Join(path, "backups", "one", "one-uid"))); err != nil {
+			t.Fatal(err)
+		}
+		place := watched(t, path, func(decorate.Event) {})
+		for n := range 3 { // the later ones from what is remembered
+			entries, err := place.Entries(t.Context())
+			if err != nil || len(entries) != 2 {
+				t.Fatalf("listing %d: %v, %v", n, entries, err)
+			}
+			in := retention.Input{Now: clock().AddDate(1, 0, 0), Policies: map[string]retention.Policy{"s": {Rules: v1alpha1.RetentionPolicy{KeepLast: 1}}}}
+			for i := range entries {
+				if e := &entries[i]; (e.Name == "one") != (e.Err == nil) {
+					t.Errorf("listing %d with %s: %s has the error %v", n, as, e.ID(), e.Err)
+				}
+				b := retention.BackupOf(&entries[i])
+				if entries[i].Record != nil {
+					b.Schedule, b.Expires, in.Cluster = "s", nil, b.Cluster
+				}
+				in.Backups = append(in.Backups, b)
+			}
+			if in.Backups[0].Name == in.Backups[1].Name {
+				t.Errorf("listing %d with %s: both are %s", n, as, in.Backups[0].Name)
+			}
+			for _, d := range retention.Evaluate(in) {
+				if !d.Keep {
+					t.Errorf("listing %d with %s: %s goes: %v", n, as, d.Backup.Name, d.Reasons)
+				}
+			}
+		}
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/events"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -29,8 +28,8 @@ import (
 
 // The bounds of patience.
 const (
-	// maxAttempts is how often a restore that cannot go on is gone on with. Attempts that ended with their server count too.
-	maxAttempts = 5
+	// maxFailures is how many attempts at a restore may fail. Those that ended with their server did not fail.
+	maxFailures = 5
 	// retryAfter is the wait before the second attempt; each further one waits twice as long.
 	retryAfter = 15 * time.Second
 	// unableFor is how long a restore waits for a location that cannot be used.
@@ -100,9 +99,12 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 		r.unable(o, err)
 	}
 	if patchErr := status.Patch(ctx, r.Client, o, before); patchErr != nil {
-		return ctrl.Result{}, client.IgnoreNotFound(patchErr)
+		return status.Lost(patchErr)
 	}
-	if begin != nil { // it is written down now that work begins, so that a crash leaves an object that is gone on with
+	if err != nil && outcome.Of(err).Reason == reasonAttemptFailed { // only now, so that a failure that could not be written is not lost
+		r.Pool.Forget(o.UID)
+	}
+	if begin != nil { // it is written down that it is queued, so that a crash leaves an object that is gone on with
 		r.Pool.Start(o.UID, req.NamespacedName, o.Spec.StorageLocation, begin)
 	}
 	if o.Status.Phase.Final() {
@@ -118,6 +120,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 // step looks at where the work stands and changes the status accordingly. It gives the work that is to begin, once that is noted.
 func (r *Reconciler) step(ctx context.Context, o *v1alpha1.Restore) (pool.Work[*restore.Report], error) {
 	state := r.Pool.State(o.UID)
+	if state.Phase == pool.Unknown && o.Status.Phase == v1alpha1.PhaseInProgress && o.Status.Attempts > 0 { // it is counted once: from here on it is not InProgress
+		r.Metrics.AttemptFailed(metrics.KindRestore, attempts.ReasonInterrupted)
+	}
 	if o.Spec.Cancel {
 		switch state.Phase {
 		case pool.Running:
@@ -126,7 +131,6 @@ func (r *Reconciler) step(ctx context.Context, o *v1alpha1.Restore) (pool.Work[*
 		case pool.Queued:
 			r.Pool.Forget(o.UID)
 			state.Phase = pool.Unknown
-			o.Status.Attempts--
 		case pool.Unknown, pool.Ended:
 		}
 		if state.Phase == pool.Unknown && o.Status.Attempts <= 0 {
@@ -160,31 +164,60 @@ func (r *Reconciler) prepare(ctx context.Context, o *v1alpha1.Restore) (pool.Wor
 		return nil, err
 	}
 	if err := r.interrupted(o); err != nil {
+		if outcome.Of(err).Reason == attempts.ReasonTooOften && !givenUp(o) {
+			return r.giveUp(o, place, uid, err), nil
+		}
 		return nil, err
 	}
 	s := &o.Status
-	s.Attempts++
-	s.Phase, s.BackupUID = v1alpha1.PhaseQueued, uid
+	s.Phase, s.BackupUID, s.RefusedSince = v1alpha1.PhaseQueued, uid, nil
 	if s.StartTime == nil {
 		now := metav1.NewTime(r.Now())
 		s.StartTime = &now
 	}
 	r.set(o, status.Condition{Type: status.Ready, Status: metav1.ConditionUnknown, Reason: "Queued", Message: "The restore waits for its turn."})
-	return r.Runner.Work(o.DeepCopy(), place), nil
+	return r.noted(o.DeepCopy(), place), nil
 }
+
+// noted is the work of a restore, with what is written down of it: an attempt counts from when it runs, so that a server that ends over one restore
+// counts against none that waited for its turn.
+func (r *Reconciler) noted(o *v1alpha1.Restore, place *location.Place) pool.Work[*restore.Report] {
+	key := client.ObjectKeyFromObject(o)
+	begins := func(ctx context.Context) error {
+		return status.Change(ctx, r.Client, key, o.UID, func(now *v1alpha1.Restore) {
+			now.Status.Attempts++
+			r.note(now, pool.State[*restore.Report]{Phase: pool.Running})
+			o.Status = *now.Status.DeepCopy()
+		})
+	}
+	stopped := func(ctx context.Context) error {
+		return status.Change(ctx, r.Client, key, o.UID, func(now *v1alpha1.Restore) {
+			now.Status.Stops++
+			now.Status.Phase, now.Status.Progress = v1alpha1.PhaseQueued, nil
+			r.set(now, status.Condition{Type: status.Ready, Status: metav1.ConditionUnknown, Reason: "Queued", Message: "Its server was stopped; the next goes on."})
+		})
+	}
+	return pool.Noted(r.Runner.Work(o, place), begins, stopped)
+}
+
+// giveUp gives the work that reports what was restored, before a restore over which too many servers ended is Failed. That is tried once: it may be what
+// ends servers. The message is the mark that it was.
+func (r *Reconciler) giveUp(o *v1alpha1.Restore, place *location.Place, uid string, why error) pool.Work[*restore.Report] {
+	o.Status.Phase, o.Status.Progress, o.Status.BackupUID, o.Status.Message = v1alpha1.PhaseQueued, nil, uid, why.Error()
+	r.set(o, status.Condition{Type: status.Ready, Status: metav1.ConditionUnknown, Reason: "InProgress", Message: "The restore is given up; the report of what was done is made."})
+	return r.Runner.GiveUp(o, place, why.Error())
+}
+
+// givenUp says whether a restore that has not ended is on its way to that, and only its report is made.
+func givenUp(o *v1alpha1.Restore) bool { return o.Status.Message != "" && !o.Status.Phase.Final() }
 
 // interrupted looks whether the servers that ended over the restore were too many. An attempt that failed ended by itself; ended
 // bounds those. A cancelled one only makes its report.
 func (r *Reconciler) interrupted(o *v1alpha1.Restore) error {
-	ready := meta.FindStatusCondition(o.Status.Conditions, status.Ready)
-	if o.Spec.Cancel || o.Status.Attempts <= 0 || ready != nil && ready.Reason == reasonAttemptFailed {
+	if o.Spec.Cancel {
 		return nil
 	}
-	err := r.Patience.Check(o.UID, o.Status.Attempts, r.Now())
-	if outcome.Of(err).Kind != outcome.IsWaiting {
-		r.Metrics.AttemptFailed(metrics.KindRestore, attempts.ReasonInterrupted)
-	}
-	return err
+	return r.Patience.Check(o.UID, o.Status.Attempts-o.Status.Failures-o.Status.Stops, r.Now())
 }
 
 // check refuses what the API server's own validation cannot, or on old versions does not.
@@ -238,33 +271,45 @@ func (r *Reconciler) note(o *v1alpha1.Restore, state pool.State[*restore.Report]
 
 // ended takes over what the work returned.
 func (r *Reconciler) ended(o *v1alpha1.Restore, state pool.State[*restore.Report]) error {
-	err := state.Err
+	err, s := state.Err, &o.Status
 	switch {
+	case errors.Is(err, pool.ErrNotBegun):
+		r.Pool.Forget(o.UID)
+		return err
+	case givenUp(o) && state.Result == nil:
+		return outcome.Stalled(attempts.ReasonTooOften, fmt.Errorf("%s; no report was made of what was done: %w", s.Message, err))
 	case state.Result != nil:
 		r.reported(o, state.Result)
 	case errors.Is(err, pool.ErrCancelled):
 		r.finish(o, v1alpha1.PhaseCancelled, "It was cancelled: "+err.Error())
 	case outcome.Of(err).Kind == outcome.IsStalled:
 		return err
-	case o.Status.Attempts >= maxAttempts:
+	case s.Failures+1 >= maxFailures:
+		s.Failures++
 		r.finish(o, v1alpha1.PhaseFailed, err.Error())
 	default:
+		s.Failures++
 		r.Metrics.AttemptFailed(metrics.KindRestore, outcome.Of(err).Reason)
-		r.Pool.Forget(o.UID)
-		return outcome.Waiting(reasonAttemptFailed, retryAfter<<(o.Status.Attempts-1), fmt.Errorf("attempt %d of %d ended, the next goes on from there: %w", o.Status.Attempts, maxAttempts, err))
+		return outcome.Waiting(reasonAttemptFailed, retryAfter<<(s.Failures-1), fmt.Errorf("failure %d of %d, the next attempt goes on from there: %w", s.Failures, maxFailures, err))
 	}
 	return nil
 }
 
 // reported shows what the report says.
 func (r *Reconciler) reported(o *v1alpha1.Restore, report *restore.Report) {
+	gaveUp := givenUp(o)
 	s := report.Status()
-	s.ObservedGeneration, s.Attempts, s.Conditions, s.BackupUID = o.Generation, o.Status.Attempts, o.Status.Conditions, report.BackupUID
+	s.ObservedGeneration, s.Conditions, s.BackupUID = o.Generation, o.Status.Conditions, report.BackupUID
+	s.Attempts, s.Failures, s.Stops = o.Status.Attempts, o.Status.Failures, o.Status.Stops
 	if o.Status.StartTime != nil {
 		s.StartTime = o.Status.StartTime
 	}
 	o.Status = s
-	r.set(o, readyCondition(s.Phase, s.Message))
+	ready := readyCondition(s.Phase, s.Message)
+	if gaveUp && s.Phase == v1alpha1.PhaseFailed {
+		ready.Reason = attempts.ReasonTooOften
+	}
+	r.set(o, ready)
 }
 
 // finish ends a restore that has no report.
@@ -284,9 +329,10 @@ func readyCondition(phase v1alpha1.Phase, message string) status.Condition {
 	return c
 }
 
-// unable notes why a restore cannot go on; what only a change of its spec could mend, or has lasted too long, is its end.
+// unable notes why a restore cannot go on; what only a change of its spec could mend, or has lasted too long since it was first noted, is its end. One
+// that has begun is not given up for that.
 func (r *Reconciler) unable(o *v1alpha1.Restore, err error) {
-	late := r.Now().Sub(o.CreationTimestamp.Time) > unableFor && o.Status.StartTime == nil
+	late := o.Status.StartTime == nil && status.Refused(&o.Status.RefusedSince, r.Now()) > unableFor
 	if outcome.Of(err).Kind == outcome.IsStalled || late {
 		if late {
 			err = fmt.Errorf("given up after %s: %w", unableFor, err)

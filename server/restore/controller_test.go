@@ -86,13 +86,13 @@ func reportsIn(t testing.TB, folder string) []string {
 }
 
 // TestServersEnd has restores over which servers have ended: five are the end of one, four have it wait, and one that failed by itself does not wait for
-// that.
+// that, whatever was said of it last.
 func TestServersEnd(t *testing.T) {
 	w := newWorld(t, "1.36.3", "ended")
 	for name, s := range map[string]v1alpha1.RestoreStatus{
 		"five":   {Phase: v1alpha1.PhaseInProgress, Attempts: 5},
 		"four":   {Phase: v1alpha1.PhaseInProgress, Attempts: 4},
-		"failed": {Phase: v1alpha1.PhaseQueued, Attempts: 4, Conditions: []metav1.Condition{{Type: "Ready", Status: metav1.ConditionUnknown, Reason: reasonAttemptFailed, LastTransitionTime: metav1.Now()}}},
+		"failed": {Phase: v1alpha1.PhaseQueued, Attempts: 6, Failures: 4, Stops: 1, Conditions: []metav1.Condition{{Type: "Ready", Status: metav1.ConditionUnknown, Reason: "AccessDenied", LastTransitionTime: metav1.Now()}}},
 	} {
 		o := w.restore(t, name, nil)
 		o.Status = s
@@ -105,7 +105,10 @@ func TestServersEnd(t *testing.T) {
 	if c := ready(t, o); o.Status.Phase != v1alpha1.PhaseFailed || c.Reason != attempts.ReasonTooOften || o.Status.Attempts != 5 || !strings.Contains(o.Status.Message, "OOMKilled") {
 		t.Errorf("after five: %+v, %+v", o.Status, c)
 	}
-	if o := w.ended(t, "failed"); o.Status.Phase != v1alpha1.PhaseCompleted || o.Status.Attempts != 5 {
+	if report := w.report(t, o); report.Phase != v1alpha1.PhaseFailed || report.Counts.Planned != sizeOfShop || report.Counts.Created != 0 || !strings.Contains(report.Message, "OOMKilled") {
+		t.Errorf("the report of what was given up: %s %+v %s", report.Phase, report.Counts, report.Message)
+	}
+	if o := w.ended(t, "failed"); o.Status.Phase != v1alpha1.PhaseCompleted || o.Status.Attempts != 7 {
 		t.Errorf("after failures: %+v", o.Status)
 	}
 	wait(t, "the restore waits", func(ctx context.Context) (bool, any) {
@@ -302,12 +305,12 @@ func TestHandover(t *testing.T) {
 	wait(t, "a held create", func(context.Context) (bool, any) { return g.holds() > 0, g.holds() })
 	stop()
 	var o v1alpha1.Restore
-	if err := w.client.Get(t.Context(), client.ObjectKey{Namespace: w.kedge, Name: "moved"}, &o); err != nil || o.Status.Phase.Final() {
+	if err := w.client.Get(t.Context(), client.ObjectKey{Namespace: w.kedge, Name: "moved"}, &o); err != nil || o.Status.Phase != v1alpha1.PhaseQueued || o.Status.Stops != 1 {
 		t.Fatalf("a server that was stopped left %+v, %v", o.Status, err)
 	}
 	w.serve(t, w.cluster.Kedge(t), nil)
 	done := w.ended(t, "moved")
-	if done.Status.Phase != v1alpha1.PhaseCompleted || done.Status.Counts.Created != sizeOfShop || done.Status.Attempts != 2 {
+	if done.Status.Phase != v1alpha1.PhaseCompleted || done.Status.Counts.Created != sizeOfShop || done.Status.Attempts != 2 || done.Status.Stops != 1 {
 		t.Errorf("status is %+v: %+v", done.Status, w.report(t, done).Entries)
 	}
 	got := w.state(t)

@@ -63,13 +63,26 @@ type attempt struct {
 	start   *restore.Start // of an earlier attempt; nil where there is none
 	log     *slog.Logger
 	lines   *journal.Log
+	givenUp string // why nothing more is restored; what was is reported
 }
 
 // Work is the carrying out of a restore, or its going on. Its result is the report of a restore that has come to its end.
 func (r *Runner) Work(object *v1alpha1.Restore, place *location.Place) pool.Work[*restore.Report] {
+	return r.work(object, place, "")
+}
+
+// GiveUp is the end of a restore of which nothing more is tried: as for a cancelled one the journal is read and nothing is written to the cluster. The report
+// that is its result says that it failed, and why.
+func (r *Runner) GiveUp(object *v1alpha1.Restore, place *location.Place, why string) pool.Work[*restore.Report] {
+	object = object.DeepCopy()
+	object.Spec.Cancel = true
+	return r.work(object, place, why)
+}
+
+func (r *Runner) work(object *v1alpha1.Restore, place *location.Place, givenUp string) pool.Work[*restore.Report] {
 	return func(ctx context.Context, report func(v1alpha1.Progress)) (*restore.Report, error) {
 		a := &attempt{
-			Runner: r, object: object, place: place, lines: &journal.Log{},
+			Runner: r, object: object, place: place, lines: &journal.Log{}, givenUp: givenUp,
 			store: &journal.Store{Client: r.Client, Lister: r.Secrets, Owner: object, Writer: r.NewID()},
 		}
 		handler := slog.NewMultiHandler(r.Log.Handler(), slog.NewJSONHandler(a.lines, nil))
@@ -99,7 +112,7 @@ func (a *attempt) run(ctx context.Context, progress func(v1alpha1.Progress)) (*r
 	a.listen(engine, progress)
 	report, err := a.carryOut(ctx, engine, plan)
 	cancelled := errors.Is(context.Cause(ctx), pool.ErrCancelled)
-	last := a.object.Status.Attempts >= maxAttempts
+	last := a.object.Status.Failures+1 >= maxFailures
 	switch {
 	case a.journal.Failed() != nil:
 		return nil, a.stopped(ctx, a.journal.Failed()) // maybe another server's by now
@@ -109,6 +122,9 @@ func (a *attempt) run(ctx context.Context, progress func(v1alpha1.Progress)) (*r
 		return nil, a.stopped(ctx, outcome.Stalled("JournalMismatch", err))
 	case report == nil, err != nil && !last:
 		return nil, a.stopped(ctx, err)
+	}
+	if a.givenUp != "" && report.Phase == v1alpha1.PhaseCancelled {
+		report.Phase, report.Message = v1alpha1.PhaseFailed, a.givenUp
 	}
 	if err := a.keep(ctx, report); err != nil {
 		return nil, err

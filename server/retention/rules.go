@@ -77,6 +77,7 @@ type Decision struct {
 const (
 	reasonOtherCluster = "of another cluster"
 	reasonUnreadable   = "its record cannot be read"
+	reasonAmbiguous    = "its uid is ambiguous"
 	reasonNewest       = "newest that can be restored"
 	reasonComplete     = "newest that is complete"
 	reasonForever      = "no TTL and no rules"
@@ -87,6 +88,10 @@ const (
 func Evaluate(in Input) []Decision {
 	out := make([]Decision, len(in.Backups))
 	groups := map[string][]*Decision{} // of each schedule, and "" for those of none
+	times := map[string]int{}
+	for i := range in.Backups {
+		times[in.Backups[i].UID]++
+	}
 	for i, b := range in.Backups {
 		d := &out[i]
 		d.Backup, d.Ours = b, b.Cluster == in.Cluster && in.Cluster != "" && !b.Unreadable
@@ -97,6 +102,8 @@ func Evaluate(in Input) []Decision {
 			d.keep(reasonOtherCluster)
 		case b.Deleting:
 			d.Reasons = []string{reasonDeleting}
+		case times[b.UID] > 1: // somebody copied or planted a folder: what one of them is given up for may be the other's data
+			d.keep(reasonAmbiguous)
 		default:
 			groups[b.Schedule] = append(groups[b.Schedule], d)
 		}

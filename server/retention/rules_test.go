@@ -119,6 +119,18 @@ func TestEvaluate(t *testing.T) {
 				"keep partly-2: newest that can be restored; keepLast 1 of 1",
 			},
 		},
+		"a uid that occurs twice": {
+			backups: []retention.Backup{
+				at(t, "twin", "2026-01-01T00:00:00Z"), at(t, "torn", "2026-01-02T00:00:00Z"), at(t, "old", "2026-01-03T00:00:00Z"), at(t, "new", "2026-01-04T00:00:00Z"),
+				with(at(t, "twin", "2026-01-01T00:00:00Z"), func(b *retention.Backup) { b.Name = "copy" }),
+				{Name: "junk", UID: "torn", Unreadable: true},
+			},
+			policies: nightly(v1alpha1.RetentionPolicy{KeepLast: 1}),
+			want: []string{
+				"keep twin: its uid is ambiguous", "keep torn: its uid is ambiguous", "remove old: no rule keeps it",
+				"keep new: newest that can be restored; keepLast 1 of 1", "keep twin: its uid is ambiguous", "keep torn: its record cannot be read",
+			},
+		},
 		"rules and no TTL": {
 			backups: []retention.Backup{
 				at(t, "mon", "2026-11-23T02:00:00Z"), at(t, "tue-1", "2026-11-24T02:00:00Z"), at(t, "tue-2", "2026-11-24T14:00:00Z"), at(t, "wed", "2026-11-25T02:00:00Z"),
@@ -247,6 +259,18 @@ func TestPolicyOf(t *testing.T) {
 	s := &v1alpha1.Schedule{Spec: v1alpha1.ScheduleSpec{TimeZone: "America/New_York", Retention: &v1alpha1.RetentionPolicy{KeepLast: 3}}}
 	if p := retention.PolicyOf(s); p.KeepAll != "" || p.Rules.KeepLast != 3 || p.Zone.String() != "America/New_York" {
 		t.Errorf("%+v", p)
+	}
+	s.Annotations = map[string]string{v1alpha1.RestoredAnnotation: "true"}
+	if p := retention.PolicyOf(s); p.KeepAll != "" {
+		t.Errorf("restored, and unpaused since: %+v", p)
+	}
+	s.Spec.Paused = true
+	if p := retention.PolicyOf(s); p.KeepAll == "" || p.Rules.KeepLast != 3 {
+		t.Errorf("restored: %+v", p)
+	}
+	s.Annotations = nil
+	if p := retention.PolicyOf(s); p.KeepAll != "" {
+		t.Errorf("paused by a person: %+v", p)
 	}
 	for _, bad := range []string{"Europe/Atlantis", "Local", "../etc/passwd"} {
 		s.Spec.TimeZone = bad

@@ -26,7 +26,11 @@ func BackupOf(e *archive.Entry) Backup {
 	return b
 }
 
-// PolicyOf is what a schedule asks for. Where its time zone is not known, everything stays.
+// reasonRestored keeps everything of a schedule that a restore brought, until somebody has looked: the rules are those of another day, or of another
+// schedule of that name.
+const reasonRestored = "its schedule was restored and not unpaused since"
+
+// PolicyOf is what a schedule asks for. Where its time zone is not known, or it arrived by a restore and is still paused, everything stays.
 func PolicyOf(s *v1alpha1.Schedule) Policy {
 	p := Policy{}
 	if s.Spec.Retention != nil {
@@ -38,6 +42,9 @@ func PolicyOf(s *v1alpha1.Schedule) Policy {
 		return p
 	}
 	p.Zone = zone
+	if s.Spec.Paused && s.Annotations[v1alpha1.RestoredAnnotation] != "" {
+		p.KeepAll = reasonRestored
+	}
 	return p
 }
 

@@ -163,6 +163,13 @@ func otherSuffix(s *v1alpha1.Schedule) string {
 	return fmt.Sprintf("-%08x", uint32(hashOf(s.UID)))
 }
 
+// Made says whether a schedule's status, which no user may write, tells that its newest run has a Backup of that name. It does so before the Backup is
+// created.
+func Made(s *v1alpha1.Schedule, name string) bool {
+	made := s.Status.Made
+	return made != "" && (name == made || name == made+otherSuffix(s))
+}
+
 // newBackup is the object that a run creates.
 func newBackup(s *v1alpha1.Schedule, name string) *v1alpha1.Backup {
 	template := s.Spec.Template.DeepCopy()

@@ -130,6 +130,7 @@ func (r *Reconciler) step(s *v1alpha1.Schedule, seen seen) (Decision, error) {
 		d.note(st)
 		if d.Start != nil {
 			st.Active = nameFor(s, d.Start, &seen)
+			st.Made = st.Active
 		}
 	} else {
 		st.Following, st.NextRun = "", nil

@@ -229,6 +229,7 @@ func TestRuns(t *testing.T) {
 		s = p.look(t, "demo")
 		is(t, "backups", p.backups(t, "demo"), "demo-20260301110000")
 		is(t, "active", s.Status.Active, "demo-20260301110000")
+		is(t, "made", schedule.Made(s, s.Status.Active) && !schedule.Made(s, "demo-20260301120000") && !schedule.Made(&v1alpha1.Schedule{}, ""), true)
 		is(t, "last run", clockOf(s.Status.LastRun), "11:00:00")
 		is(t, "next", clockOf(s.Status.NextRun), "12:00:00")
 		b := p.backup(t, "demo-20260301110000")
@@ -404,6 +405,7 @@ func TestTakenName(t *testing.T) {
 		t.Fatalf("active is %q, the last backup %q; there are %s", s.Status.Active, s.Status.LastBackup, p.backups(t, "demo"))
 	}
 	is(t, "healthy", condition(s, "Healthy"), "Unknown NoRunYet")
+	is(t, "made", schedule.Made(s, s.Status.Active), true)
 	p.end(t, s.Status.Active, v1alpha1.PhaseCompleted)
 	s = p.look(t, "demo")
 	is(t, "active", s.Status.Active, "")

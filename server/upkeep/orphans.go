@@ -100,9 +100,9 @@ func (s *Search) ofBackups(ctx context.Context, p plugins.VolumeSnapshotter) ([]
 	if err != nil {
 		return nil, err
 	}
-	sealed := map[string]*archive.Entry{}
+	sealed := map[string][]*archive.Entry{} // more than one of a uid where somebody copied a folder in the bucket
 	for i := range entries {
-		sealed[entries[i].UID] = &entries[i]
+		sealed[entries[i].UID] = append(sealed[entries[i].UID], &entries[i])
 	}
 	newest := map[string]time.Time{} // the start of the newest base, by volume
 	for i := range have {
@@ -129,16 +129,16 @@ func (s *Search) ofBackups(ctx context.Context, p plugins.VolumeSnapshotter) ([]
 
 func isBase(s *plugins.Snapshot) bool { return s.Tags[volumes.TagRole] == volumes.RoleBase }
 
-// whyUnneeded holds a snapshot against the sealed backups, by uid. A record that cannot be read speaks for every attempt.
-func whyUnneeded(s *plugins.Snapshot, sealed map[string]*archive.Entry) string {
+// whyUnneeded holds a snapshot against the sealed backups, by uid: any of them may need it. A record that cannot be read speaks for every attempt.
+func whyUnneeded(s *plugins.Snapshot, sealed map[string][]*archive.Entry) string {
 	uid := s.Tags[volumes.TagUID]
-	e := sealed[uid]
+	needs := func(e *archive.Entry) bool { return e.Record == nil || e.Record.Attempt == s.Tags[volumes.TagAttempt] }
 	switch {
 	case uid == "": // not made for a backup
 		return ""
-	case e == nil:
+	case len(sealed[uid]) == 0:
 		return OrphanNoBackup
-	case e.Record != nil && e.Record.Attempt != s.Tags[volumes.TagAttempt]:
+	case !slices.ContainsFunc(sealed[uid], needs):
 		return OrphanOtherAttempt
 	}
 	return ""

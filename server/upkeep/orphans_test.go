@@ -119,6 +119,8 @@ const day = 24 * time.Hour
 func TestSnapshotsOfBackups(t *testing.T) {
 	deleting, unreadable := entry("deleting"), archive.Entry{Name: "b-torn", UID: "torn", Err: errors.New("torn")}
 	deleting.Deleting = true
+	other := entry("one") // a folder of the same uid: what either of them needs stays
+	other.Name, other.Record.Attempt = "copy", "other"
 	elsewhere := snapshot("elsewhere", "gone", "a", "vol-1", 9*day)
 	elsewhere.Tags[volumes.TagLocation] = "there"
 	pending := base("pending", "one", "vol-5", 3*day)
@@ -136,7 +138,7 @@ func TestSnapshotsOfBackups(t *testing.T) {
 	search := &upkeep.Search{
 		Providers: []plugins.VolumeProvider{s}, LocationID: "here", Before: now.Add(-upkeep.SafeAge), Busy: map[string]bool{"busy": true},
 		Entries: func(context.Context) ([]archive.Entry, error) {
-			return []archive.Entry{entry("one"), deleting, unreadable}, nil
+			return []archive.Entry{entry("one"), deleting, unreadable, other}, nil
 		},
 	}
 	want(t, found(t, search), "base-old Superseded", "crashed OtherAttempt", "gone NoBackup", "green NoBackup", "orphan-base NoBackup")

@@ -57,8 +57,13 @@ func (r *recovery) follow(section string) {
 	r.t.Helper()
 	ctx, cancel := context.WithTimeout(r.t.Context(), 4*time.Minute)
 	defer cancel()
+	values := filepath.Join(r.w.dir, "values.yaml")
+	if err := os.WriteFile(values, []byte("server: {maxRestores: 2}\n"), 0o600); err != nil {
+		r.t.Fatal(err)
+	}
 	cmd := exec.CommandContext(ctx, "bash", "-eu", "-o", "pipefail", "-x", "-c", runbook(r.t, section))
-	cmd.Env = r.env("BUCKET="+r.w.bucket.Name, "REGION="+r.w.bucket.Region, "IDENTITY="+filepath.Join(r.w.dir, "key.txt"), "IMAGE=registry.example/kedge:test", "BACKUP="+r.backup)
+	cmd.Env = r.env("BUCKET="+r.w.bucket.Name, "REGION="+r.w.bucket.Region, "IDENTITY="+filepath.Join(r.w.dir, "key.txt"), "IMAGE=registry.example/kedge:test", "BACKUP="+r.backup,
+		"VALUES="+values, "LOCATION=main")
 	text, err := cmd.CombinedOutput()
 	if err != nil {
 		r.t.Fatalf("%s: %v\n%s", section, err, text)

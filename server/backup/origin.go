@@ -1,0 +1,51 @@
+package backup
+
+import (
+	"context"
+	"fmt"
+	"maps"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"kedge.dev/kedge/api/v1alpha1"
+	"kedge.dev/kedge/server/schedule"
+)
+
+// origin looks, when a backup is first seen, whether the schedule of its label has made it. Who may create a Backup may write any label, and with a
+// schedule's he would have retention count his backup in the place of the schedule's own. What was found is noted in the status, for good: later the
+// schedule may have come to the name that somebody foresaw.
+func (r *Reconciler) origin(ctx context.Context, b *v1alpha1.Backup) error {
+	name := b.Labels[v1alpha1.ScheduleLabel]
+	if b.Status.ObservedGeneration != 0 || name == "" {
+		return nil
+	}
+	var s v1alpha1.Schedule
+	err := r.Look.Get(ctx, client.ObjectKey{Namespace: b.Namespace, Name: name}, &s)
+	switch {
+	case err != nil && !apierrors.IsNotFound(err):
+		return fmt.Errorf("read schedule %s, which the label %s of backup %s names: %w", name, v1alpha1.ScheduleLabel, b.Name, err)
+	case err == nil && schedule.Made(&s, b.Name):
+		b.Status.Schedule = name
+	default:
+		r.Events.Eventf(b, nil, "Warning", "LabelDropped", "Backup", "the label %s goes not into the archive: schedule %s has not made this backup, so that its retention does not count it",
+			v1alpha1.ScheduleLabel, name)
+	}
+	return nil
+}
+
+// labelsOf are the labels that go into the archive.
+func labelsOf(b *v1alpha1.Backup) map[string]string {
+	if b.Labels[v1alpha1.ScheduleLabel] == b.Status.Schedule {
+		return b.Labels
+	}
+	labels := maps.Clone(b.Labels)
+	delete(labels, v1alpha1.ScheduleLabel)
+	if b.Status.Schedule != "" { // it was changed, or taken away
+		if labels == nil {
+			labels = map[string]string{}
+		}
+		labels[v1alpha1.ScheduleLabel] = b.Status.Schedule
+	}
+	return labels
+}
