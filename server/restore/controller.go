@@ -34,6 +34,8 @@ const (
 	retryAfter = 15 * time.Second
 	// unableFor is how long a restore waits for a location that cannot be used.
 	unableFor = time.Hour
+	// reasonNotReady is of a restore whose backup is still being made.
+	reasonNotReady = "BackupNotReady"
 	// lateFor is when a restore that several servers worked on is looked at once more: what an earlier one sent may have come late.
 	lateFor = time.Minute
 	// backupAgain is how often a backup that is still being made is looked at.
@@ -251,7 +253,7 @@ func (r *Reconciler) backupOf(ctx context.Context, o *v1alpha1.Restore) (locatio
 	case locationName != "" && held != "" && held != locationName, uid != "" && uid != b.Status.ArchiveUID:
 		return locationName, uid, nil // the object is about another backup of that name
 	case !b.Status.Phase.Final():
-		return "", "", outcome.Waiting("BackupNotReady", backupAgain, fmt.Errorf("find backup %s: it is not done yet (%s)", b.Name, orElse(string(b.Status.Phase), "not begun")))
+		return "", "", outcome.Waiting(reasonNotReady, backupAgain, fmt.Errorf("find backup %s: it is not done yet (%s)", b.Name, orElse(string(b.Status.Phase), "not begun")))
 	case !b.Status.Phase.Usable():
 		return "", "", outcome.Stalled("BackupUnusable", fmt.Errorf("find backup %s: it is %s and holds nothing: %s", b.Name, b.Status.Phase, orElse(b.Status.Message, "see its log")))
 	}
@@ -332,7 +334,12 @@ func readyCondition(phase v1alpha1.Phase, message string) status.Condition {
 // unable notes why a restore cannot go on; what only a change of its spec could mend, or has lasted too long since it was first noted, is its end. One
 // that has begun is not given up for that.
 func (r *Reconciler) unable(o *v1alpha1.Restore, err error) {
-	late := o.Status.StartTime == nil && status.Refused(&o.Status.RefusedSince, r.Now()) > unableFor
+	late := false
+	if outcome.Of(err).Reason == reasonNotReady { // the backup has bounds of its own, and may take days
+		o.Status.RefusedSince = nil
+	} else {
+		late = o.Status.StartTime == nil && status.Refused(&o.Status.RefusedSince, r.Now()) > unableFor
+	}
 	if outcome.Of(err).Kind == outcome.IsStalled || late {
 		if late {
 			err = fmt.Errorf("given up after %s: %w", unableFor, err)

@@ -4,12 +4,14 @@ package restore
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
@@ -22,6 +24,7 @@ import (
 	"kedge.dev/kedge/restore"
 	"kedge.dev/kedge/server/attempts"
 	"kedge.dev/kedge/server/journal"
+	"kedge.dev/kedge/server/outcome"
 )
 
 func (w *world) report(t testing.TB, o *v1alpha1.Restore) *restore.Report {
@@ -83,6 +86,27 @@ func reportsIn(t testing.TB, folder string) []string {
 		t.Fatal(err)
 	}
 	return found
+}
+
+// TestUnable: whoever waits for a backup is not given up for its length; whoever is refused is, an hour after it began.
+func TestUnable(t *testing.T) {
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	r := &Reconciler{Now: func() time.Time { return now }}
+	o := &v1alpha1.Restore{}
+	notReady := outcome.Waiting(reasonNotReady, time.Minute, errors.New("it is not done yet"))
+	for range 3 {
+		r.unable(o, notReady)
+		now = now.Add(unableFor)
+	}
+	away := errors.New("the store is away")
+	r.unable(o, away)
+	if o.Status.Phase != v1alpha1.PhaseQueued || o.Status.RefusedSince == nil {
+		t.Fatalf("after three hours of waiting: %+v", o.Status)
+	}
+	now = now.Add(unableFor + time.Second)
+	if r.unable(o, away); o.Status.Phase != v1alpha1.PhaseFailed || !strings.Contains(o.Status.Message, "the store is away") {
+		t.Errorf("after an hour of refusals: %+v", o.Status)
+	}
 }
 
 // TestServersEnd has restores over which servers have ended: five are the end of one, four have it wait, and one that failed by itself does not wait for
