@@ -19,10 +19,11 @@ import (
 
 // guard is a shell script that becomes the server named by its arguments, and leaves a watcher beside it. The watcher reads from a
 // pipe whose other end only the process that started the server holds, so that it wakes when that process ends in whatever
-// way, SIGKILL included; it then kills the server and removes the server's folder. (The parent death signal of prctl(2) would do
+// way, SIGKILL included; it then kills the server and removes the server's folder, again for two seconds, since what the server had started may
+// write a last time before it ends too. (The parent death signal of prctl(2) would do
 // on Linux alone, and it fires when a thread ends.)
 const guard = `exec 3<&0
-(read -r _; kill -9 $$; rm -rf "$KEDGE_TESTBED_DIR"; rmdir "$(dirname "$KEDGE_TESTBED_DIR")") <&3 >/dev/null 2>&1 &
+(read -r _; kill -9 $$; for _ in 1 2 3 4 5 6 7 8 9 10; do rm -rf "$KEDGE_TESTBED_DIR"; rmdir "$(dirname "$KEDGE_TESTBED_DIR")"; sleep 0.2; done) <&3 >/dev/null 2>&1 &
 exec "$@" </dev/null 3<&-`
 
 // process is a server that runs.
