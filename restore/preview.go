@@ -211,7 +211,7 @@ func (x *run) unchecked(c *Change, p *prepared) bool {
 
 // previewRefused tells a refusal from what only a dry run meets. A server that cannot be reached ends the preview.
 func (x *run) previewRefused(c Change, p *prepared, err error) (Change, error) {
-	if strings.Contains(err.Error(), "does not support dry run") {
+	if strings.Contains(err.Error(), noDryRun) {
 		c.Action, c.Reason, c.Message = ActionCreateUnchecked, WebhookWithoutDryRun, err.Error()
 		return c, nil
 	}

@@ -61,10 +61,10 @@ func (x *run) createKept(ctx context.Context, p *prepared, row archive.Volume) e
 	case live != nil:
 		return x.create(ctx, p)
 	}
-	var made plugins.Volume
-	if err = x.mayMake(ctx, p); err == nil {
-		made, _, err = x.makeVolume(ctx, p, row, x.claimOf(row), true)
+	if err := x.mayMake(ctx, p); err != nil && !strings.Contains(err.Error(), noDryRun) {
+		return x.refused(ctx, p.index, err) // as the create would be, which is tried again where that makes sense
 	}
+	made, _, err := x.makeVolume(ctx, p, row, x.claimOf(row), true)
 	switch {
 	case ctx.Err() != nil:
 		return nil //nolint:nilerr // a cancelled run leaves the object for the next one; the token finds what was made
@@ -80,6 +80,10 @@ func (x *run) createKept(ctx context.Context, p *prepared, row archive.Volume) e
 	}
 	return x.create(ctx, p)
 }
+
+// noDryRun is in the refusal of a request that a webhook with side effects keeps from being tried (k8s.io/apiserver, pkg/admission/plugin/webhook). No file
+// depends on the answer where those of a folder stay, so the volume is then restored as it was before anybody asked.
+const noDryRun = "does not support dry run"
 
 // mayFill sees, before files of a backup are written into the storage of pv, that no other claim of the target uses it: what is there would be
 // overwritten, and what the backup does not have removed.

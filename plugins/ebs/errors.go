@@ -71,24 +71,9 @@ var meanings = map[string]meaning{
 	"ConcurrentLimitExceededException": {nil, "try again later, or with less concurrency"},
 }
 
-// hint is an error with a remedy of our own.
-type hint struct {
-	err    error
-	remedy string
-}
-
-func (e *hint) Error() string { return e.err.Error() }
-func (e *hint) Unwrap() error { return e.err }
-
-// class is an error that is one of the sentinels, but says it in its own words.
-type class struct{ sentinel, err error }
-
-func (e *class) Error() string   { return e.err.Error() }
-func (e *class) Unwrap() []error { return []error{e.sentinel, e.err} }
-
 // failed is an error about a snapshot that will never be usable.
 func failed(s plugins.Snapshot, remedy string) error {
-	return &hint{&class{plugins.ErrVolumeGone, fmt.Errorf("snapshot %s failed: %s", s.ID, cmp.Or(s.Message, "AWS does not say why"))}, remedy}
+	return awsconf.WithRemedy(awsconf.AsClass(plugins.ErrVolumeGone, fmt.Errorf("snapshot %s failed: %s", s.ID, cmp.Or(s.Message, "AWS does not say why"))), remedy)
 }
 
 // words are an error of the SDK in fewer words.
@@ -98,7 +83,7 @@ func (p *Provider) words(err error) error {
 
 // configured is an error about what the caller gave.
 func configured(remedy, format string, args ...any) error {
-	return &hint{&class{plugins.ErrConfig, fmt.Errorf(format, args...)}, remedy}
+	return awsconf.WithRemedy(awsconf.AsClass(plugins.ErrConfig, fmt.Errorf(format, args...)), remedy)
 }
 
 // fail makes err the error of an operation on a volume or snapshot, unless it is one already.
@@ -120,10 +105,10 @@ func (p *Provider) fail(ctx context.Context, op, object string, err error) error
 // classify is fail where nobody can have cancelled.
 func (p *Provider) classify(op, object string, err error) error {
 	e := &plugins.VolumeError{Op: op, Provider: Name, Object: object, Err: err}
-	var own *hint
+	var own *awsconf.Hint
 	switch {
 	case errors.As(err, &own):
-		e.Remedy = own.remedy
+		e.Remedy = own.Remedy
 	case plugins.Permanent(err) || errors.Is(err, plugins.ErrVolumeQuota):
 	default:
 		p.diagnose(e, err)
@@ -146,7 +131,7 @@ func (p *Provider) diagnose(e *plugins.VolumeError, err error) {
 	}
 	e.Err = d.As(err)
 	if sentinel != nil {
-		e.Err = &class{sentinel, e.Err}
+		e.Err = awsconf.AsClass(sentinel, e.Err)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 
+	"kedge.dev/kedge/internal/awsconf"
 	"kedge.dev/kedge/plugins"
 )
 
@@ -78,7 +79,7 @@ func (p *Provider) Rebind(pv *corev1.PersistentVolume, v plugins.Volume) error {
 }
 
 func (p *Provider) rebindError(pv *corev1.PersistentVolume, detail string) error {
-	return &plugins.VolumeError{Op: "rebind", Provider: Name, Object: "persistent volume " + pv.Name, Err: &class{plugins.ErrConfig, errors.New(detail)}}
+	return &plugins.VolumeError{Op: "rebind", Provider: Name, Object: "persistent volume " + pv.Name, Err: awsconf.AsClass(plugins.ErrConfig, errors.New(detail))}
 }
 
 // pin lets only nodes of the zone use the volume. Which label says so is as it was; a volume without any gets the standard one, which every

@@ -13,6 +13,7 @@ import (
 	awsebs "github.com/aws/aws-sdk-go-v2/service/ebs"
 	"github.com/aws/aws-sdk-go-v2/service/ebs/types"
 
+	"kedge.dev/kedge/internal/awsconf"
 	"kedge.dev/kedge/plugins"
 )
 
@@ -62,7 +63,7 @@ func (p *Provider) openBlocks(ctx context.Context, snapshotID, base string) (*so
 	case s.State == plugins.SnapshotFailed:
 		return nil, failed(s, "take another snapshot")
 	case s.State != plugins.SnapshotCompleted:
-		return nil, &hint{fmt.Errorf("it is %s, %d %% stored", s.State, s.Progress), "wait until it is completed"}
+		return nil, awsconf.WithRemedy(fmt.Errorf("it is %s, %d %% stored", s.State, s.Progress), "wait until it is completed")
 	}
 	src := &source{p: p, id: snapshotID, base: base, size: s.SizeBytes, renewed: map[int64]string{}}
 	if base != "" {

@@ -13,6 +13,7 @@ import (
 	awsec2 "github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 
+	"kedge.dev/kedge/internal/awsconf"
 	"kedge.dev/kedge/plugins"
 )
 
@@ -140,10 +141,10 @@ func (p *Provider) available(ctx context.Context, id string) (plugins.Volume, er
 		v, ok := volumes[id]
 		switch {
 		case !ok && unseen == settleLooks:
-			return plugins.Volume{}, &hint{
+			return plugins.Volume{}, awsconf.WithRemedy(
 				fmt.Errorf("%w: volume %s was made, but is not there (any more)", plugins.ErrVolumeGone, id),
-				"use another token if it was deleted; else " + keyRemedy,
-			}
+				"use another token if it was deleted; else "+keyRemedy,
+			)
 		case !ok:
 			unseen++
 		case v.State == types.VolumeStateAvailable || v.State == types.VolumeStateInUse:

@@ -11,27 +11,12 @@ import (
 	"kedge.dev/kedge/plugins"
 )
 
-// hint is an error with a remedy of our own.
-type hint struct {
-	err    error
-	remedy string
-}
-
-func (e *hint) Error() string { return e.err.Error() }
-func (e *hint) Unwrap() error { return e.err }
-
-// class is an error that is one of the sentinels, but says it in its own words.
-type class struct{ sentinel, err error }
-
-func (e *class) Error() string   { return e.err.Error() }
-func (e *class) Unwrap() []error { return []error{e.sentinel, e.err} }
-
 func configured(format string, args ...any) error {
-	return &class{plugins.ErrConfig, fmt.Errorf(format, args...)}
+	return awsconf.AsClass(plugins.ErrConfig, fmt.Errorf(format, args...))
 }
 
 func missing(remedy, format string, args ...any) error {
-	return &hint{&class{plugins.ErrVolumeGone, fmt.Errorf(format, args...)}, remedy}
+	return awsconf.WithRemedy(awsconf.AsClass(plugins.ErrVolumeGone, fmt.Errorf(format, args...)), remedy)
 }
 
 // sentinels are the service's own error codes ("Errors" of each action of the EFS API Reference).
@@ -47,12 +32,12 @@ var sentinels = map[string]error{
 // fail makes err the error of an operation.
 func (p *Provider) fail(ctx context.Context, op, object string, err error) error {
 	e := &plugins.VolumeError{Op: op, Provider: Name, Object: object, Err: err}
-	var own *hint
+	var own *awsconf.Hint
 	switch {
 	case ctx.Err() != nil:
 		e.Err = fmt.Errorf("%w: %w", ctx.Err(), context.Cause(ctx))
 	case errors.As(err, &own):
-		e.Remedy = own.remedy
+		e.Remedy = own.Remedy
 	case plugins.Permanent(err):
 	default:
 		p.diagnose(e, err)
@@ -77,6 +62,6 @@ func (p *Provider) diagnose(e *plugins.VolumeError, err error) {
 		}
 	}
 	if sentinel != nil {
-		e.Err = &class{sentinel, e.Err}
+		e.Err = awsconf.AsClass(sentinel, e.Err)
 	}
 }
