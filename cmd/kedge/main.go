@@ -8,8 +8,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime"
-	"runtime/debug"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -25,29 +23,12 @@ var (
 	commit  = ""
 )
 
-// gcPercent trades processor time for memory. With 10,000 objects a backup peaked at 67 MiB and a restore at 107 MiB at 50, at 73
-// and 127 MiB at the default of 100, in the same time.
-const gcPercent = 50
-
-// firstGCPercent is in force until the first collection, which it puts off to 16 MiB (4 MiB times a hundredth of it, package runtime): what
-// a command allocates to begin with mostly stays, and at gcPercent it would be looked through six times on the way there.
-const firstGCPercent = 400
-
-// tuneGC sets both, unless the environment has the word.
-func tuneGC(getenv func(string) string) {
-	if getenv("GOGC") != "" {
-		return
-	}
-	debug.SetGCPercent(firstGCPercent)
-	first := new([16]byte)
-	runtime.AddCleanup(first, func(percent int) { debug.SetGCPercent(percent) }, gcPercent)
-}
-
 func main() { os.Exit(mainCode()) }
 
 // mainCode runs the command line and returns the exit code.
 func mainCode() int {
 	tuneGC(os.Getenv)
+	giveBackStart()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	a := newApp(environment{
