@@ -15,15 +15,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 )
 
-// MinioOptions are what a minio server is started with.
-type MinioOptions struct {
-	// Issuer is the URL of an OpenID discovery document. Where it is set, the server is an STS too, and takes the issuer's tokens
-	// for Audience; their claim "policy" names the rights ("readwrite"). The issuer has to answer while the server starts.
-	Issuer   string
-	Audience string
-}
-
-// Minio is an S3 server that encrypts and that hands out credentials, which versitygw does neither of. It speaks TLS. It is run as a program
+// Minio is an S3 server that encrypts, which versitygw does not. It speaks TLS. It is run as a program
 // of its own; nothing of it is linked into ours.
 type Minio struct {
 	*S3
@@ -32,21 +24,21 @@ type Minio struct {
 }
 
 // StartMinio starts a minio server. The caller stops it; it also ends with the process.
-func StartMinio(ctx context.Context, opts MinioOptions) (*Minio, error) {
+func StartMinio(ctx context.Context) (*Minio, error) {
 	program, err := minio(ctx)
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	m, err := retryPorts(func() (*Minio, error) { return startMinio(ctx, program, opts) })
+	m, err := retryPorts(func() (*Minio, error) { return startMinio(ctx, program) })
 	if err != nil {
 		return nil, fmt.Errorf("start minio: %w", err)
 	}
 	return m, nil
 }
 
-func startMinio(ctx context.Context, program string, opts MinioOptions) (_ *Minio, err error) {
+func startMinio(ctx context.Context, program string) (_ *Minio, err error) {
 	port, err := freePort()
 	if err != nil {
 		return nil, err
@@ -70,7 +62,7 @@ func startMinio(ctx context.Context, program string, opts MinioOptions) (_ *Mini
 		return nil, err
 	}
 	// The settings are variables of the server alone: "env" sets them.
-	args := append(minioSettings(m, opts), program, "server", "--quiet", "--address", address, "--certs-dir", certs, data)
+	args := append(minioSettings(m), program, "server", "--quiet", "--address", address, "--certs-dir", certs, data)
 	if m.server, err = startProcess(m.dir, "minio", "/usr/bin/env", args...); err != nil {
 		return nil, err
 	}
@@ -81,18 +73,14 @@ func startMinio(ctx context.Context, program string, opts MinioOptions) (_ *Mini
 	}, m.server)
 }
 
-func minioSettings(m *Minio, opts MinioOptions) []string {
+func minioSettings(m *Minio) []string {
 	key := make([]byte, 32)
 	_, _ = rand.Read(key) // never fails
-	settings := []string{
+	return []string{
 		"MINIO_ROOT_USER=" + m.AccessKey, "MINIO_ROOT_PASSWORD=" + m.SecretKey, "MINIO_REGION=" + m.Region,
 		"MINIO_KMS_SECRET_KEY=" + m.KMSKeyID + ":" + base64.StdEncoding.EncodeToString(key),
 		"MINIO_BROWSER=off", "MINIO_UPDATE=off", "HOME=" + m.dir,
 	}
-	if opts.Issuer != "" {
-		settings = append(settings, "MINIO_IDENTITY_OPENID_CONFIG_URL="+opts.Issuer, "MINIO_IDENTITY_OPENID_CLIENT_ID="+opts.Audience)
-	}
-	return settings
 }
 
 // minioCerts makes a serving certificate under the names that the server looks for.
@@ -112,9 +100,9 @@ func minioCerts(dir string) (ca []byte, err error) {
 }
 
 // NewMinio starts a minio server for one test and stops it when the test ends.
-func NewMinio(tb testing.TB, opts MinioOptions) *Minio {
+func NewMinio(tb testing.TB) *Minio {
 	tb.Helper()
-	m, err := StartMinio(tb.Context(), opts)
+	m, err := StartMinio(tb.Context())
 	if err != nil {
 		tb.Fatal(err)
 	}

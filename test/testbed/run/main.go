@@ -30,7 +30,7 @@ func run(ctx context.Context) error {
 	versions := flag.String("versions", "1.24.17,1.36.3", "Kubernetes `versions` to start, separated by commas; may be empty")
 	s3 := flag.Bool("s3", false, "start an S3 server with a bucket \"kedge\"")
 	buildOnly := flag.Bool("build-only", false, "build what these versions and the S3 server need, and start nothing")
-	minio := flag.Bool("minio", false, "with -build-only: build minio too, which tests of encryption and web identities use")
+	minio := flag.Bool("minio", false, "with -build-only: build minio too, which the soak of encryption uses")
 	noControllers := flag.Bool("no-controllers", false, "start no controller managers")
 	node := flag.Bool("node", false, "give each cluster a node that runs pods (root on Linux, Debian's package tools, Kubernetes 1.31 or later); with -build-only: build what nodes need, where they can run")
 	flag.Parse()
