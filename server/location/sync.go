@@ -183,6 +183,9 @@ func (r *Reconciler) follow(ctx context.Context, b *v1alpha1.Backup, e *archive.
 	have := b.DeepCopy()
 	s := &b.Status
 	want.Conditions, want.Schedule, want.Attempts, want.Failures, want.Stops = s.Conditions, s.Schedule, s.Attempts, s.Failures, s.Stops
+	if b.Annotations[v1alpha1.ArchiveUIDAnnotation] != "" {
+		want.Schedule = e.Record.Labels[v1alpha1.ScheduleLabel] // which nobody could write there who only creates objects
+	}
 	want.ObservedGeneration = b.Generation
 	// What was written with parts of a second comes back without.
 	want.StartTime, want.CompletionTime = seconds(want.StartTime), seconds(want.CompletionTime)

@@ -4,6 +4,7 @@ package schedule_test
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -89,7 +90,22 @@ func applyDefinitions(ctx context.Context, cluster *testbed.Cluster) error {
 }
 
 func (p *place) server(c client.Client) *schedule.Reconciler {
-	return &schedule.Reconciler{Client: c, Events: p.events, ClusterUID: thisCluster, Now: func() time.Time { return p.now }}
+	return &schedule.Reconciler{Client: c, Events: p.events, ClusterUID: thisCluster, Marks: p.marks(), Now: func() time.Time { return p.now }}
+}
+
+// marks are those of a server that has just started.
+func (p *place) marks() *schedule.Marks {
+	return &schedule.Marks{Client: p.WithWatch, Namespace: p.namespace, Rand: rand.Reader}
+}
+
+// made says whether the schedule's newest run has a Backup that is as this one.
+func (p *place) made(t *testing.T, s *v1alpha1.Schedule, b *v1alpha1.Backup) bool {
+	t.Helper()
+	owner, err := p.marks().Of(t.Context(), s, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return owner.Made(b)
 }
 
 func thisCluster(context.Context) (string, error) { return "this-cluster", nil }
@@ -229,12 +245,12 @@ func TestRuns(t *testing.T) {
 		s = p.look(t, "demo")
 		is(t, "backups", p.backups(t, "demo"), "demo-20260301110000")
 		is(t, "active", s.Status.Active, "demo-20260301110000")
-		is(t, "made", schedule.Made(s, s.Status.Active) && !schedule.Made(s, "demo-20260301120000") && !schedule.Made(&v1alpha1.Schedule{}, ""), true)
+		is(t, "made", p.made(t, s, p.backup(t, s.Status.Active)) && !p.made(t, &v1alpha1.Schedule{ObjectMeta: s.ObjectMeta}, p.backup(t, s.Status.Active)), true)
 		is(t, "last run", clockOf(s.Status.LastRun), "11:00:00")
 		is(t, "next", clockOf(s.Status.NextRun), "12:00:00")
 		b := p.backup(t, "demo-20260301110000")
 		is(t, "labels", b.Labels, map[string]string{"team": "blue", v1alpha1.ScheduleLabel: "demo"})
-		is(t, "annotations", b.Annotations, map[string]string{"note": "nightly"})
+		is(t, "annotation", b.Annotations["note"], "nightly")
 		is(t, "ttl", b.Spec.TTL.Duration, time.Hour)
 		if !metav1.IsControlledBy(b, s) {
 			t.Errorf("owners: %v", b.OwnerReferences)
@@ -405,11 +421,55 @@ func TestTakenName(t *testing.T) {
 		t.Fatalf("active is %q, the last backup %q; there are %s", s.Status.Active, s.Status.LastBackup, p.backups(t, "demo"))
 	}
 	is(t, "healthy", condition(s, "Healthy"), "Unknown NoRunYet")
-	is(t, "made", schedule.Made(s, s.Status.Active), true)
+	is(t, "made", p.made(t, s, p.backup(t, s.Status.Active)), true)
 	p.end(t, s.Status.Active, v1alpha1.PhaseCompleted)
 	s = p.look(t, "demo")
 	is(t, "active", s.Status.Active, "")
 	is(t, "healthy", condition(s, "Healthy"), "True LastRunSucceeded")
+}
+
+// TestPlanted has somebody who may create Backups, and reads what he likes of the schedule, put some in its way: under the name of a run, with label and
+// mark of an earlier one, and ones that never end. The schedule goes on with its own, and says what it met.
+func TestPlanted(t *testing.T) {
+	onEach(t, func(t *testing.T, p *place) {
+		p.schedule(t, "demo")
+		p.at(t, "demo", "10:15:00")
+		p.at(t, "demo", "11:00:00")
+		first := p.backup(t, "demo-20260301110000")
+		p.end(t, first.Name, v1alpha1.PhaseCompleted)
+		plant := func(name string, observed int64) {
+			b := &v1alpha1.Backup{ObjectMeta: metav1.ObjectMeta{Namespace: p.namespace, Name: name, Labels: first.Labels, Annotations: first.Annotations}}
+			if err := p.Create(t.Context(), b); err != nil {
+				t.Fatal(err)
+			}
+			b.Status.ObservedGeneration, b.Status.Phase = observed, v1alpha1.PhaseInProgress
+			if err := p.Status().Update(t.Context(), b); err != nil {
+				t.Fatal(err)
+			}
+		}
+		plant("a-long-one", 1)
+		plant("an-unseen-one", 0)
+		plant("demo-20260301120000", 0)
+		p.at(t, "demo", "12:00:00")
+		s := p.look(t, "demo")
+		if !strings.HasPrefix(s.Status.Active, "demo-20260301120000-") || s.Status.Active != s.Status.LastBackup {
+			t.Fatalf("active is %q, the last backup %q; there are %s", s.Status.Active, s.Status.LastBackup, p.backups(t, "demo"))
+		}
+		is(t, "made", p.made(t, s, p.backup(t, s.Status.Active)), true)
+		is(t, "planted", p.made(t, s, p.backup(t, "demo-20260301120000")), false)
+		var told []string
+		for len(p.events.Events) > 0 {
+			told = append(told, <-p.events.Events)
+		}
+		if all := strings.Join(told, "\n"); !strings.Contains(all, "Warning NameTaken Backup demo-20260301120000 is not this schedule's") {
+			t.Errorf("events:\n%s", all)
+		}
+		p.end(t, s.Status.Active, v1alpha1.PhaseFailed)
+		s = p.look(t, "demo")
+		is(t, "active", s.Status.Active, "")
+		is(t, "healthy", condition(s, "Healthy"), "False LastRunFailed")
+		is(t, "last success", s.Status.LastSuccessfulBackup, first.Name)
+	})
 }
 
 // TestManager runs the controller by a manager, with its watches and the real clock.
@@ -423,7 +483,7 @@ func TestManager(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &schedule.Reconciler{Client: mgr.GetClient(), Events: mgr.GetEventRecorder("kedge"), ClusterUID: thisCluster, Now: time.Now}
+	r := &schedule.Reconciler{Client: mgr.GetClient(), Events: mgr.GetEventRecorder("kedge"), ClusterUID: thisCluster, Marks: p.marks(), Now: time.Now}
 	if err := r.SetupWithManager(mgr); err != nil {
 		t.Fatal(err)
 	}
