@@ -306,8 +306,7 @@ func (i *Installer) CheckNamespaces(ctx context.Context, objects []*unstructured
 		case err != nil:
 			return fmt.Errorf("look for namespace %s: %w", name, err)
 		case ns == nil:
-			return fmt.Errorf("install %s %s: %w: %s: make it (kubectl create namespace %s; one for movers also needs labels and a Secret, see docs/mover.md), or give another in movers.namespace",
-				o.GetKind(), o.GetName(), ErrNoNamespace, name, name)
+			return fmt.Errorf("apply %s %s in %s: %w", o.GetKind(), o.GetName(), name, ErrNoNamespace)
 		}
 		there[name] = true
 	}
