@@ -182,10 +182,7 @@ func (r *Reconciler) follow(ctx context.Context, b *v1alpha1.Backup, e *archive.
 	want := StatusOf(e, location)
 	have := b.DeepCopy()
 	s := &b.Status
-	want.Conditions, want.Schedule, want.Attempts, want.Failures, want.Stops = s.Conditions, s.Schedule, s.Attempts, s.Failures, s.Stops
-	if b.Annotations[v1alpha1.ArchiveUIDAnnotation] != "" {
-		want.Schedule = e.Record.Labels[v1alpha1.ScheduleLabel] // which nobody could write there who only creates objects
-	}
+	want.Conditions, want.Attempts, want.Failures, want.Stops = s.Conditions, s.Attempts, s.Failures, s.Stops
 	want.ObservedGeneration = b.Generation
 	// What was written with parts of a second comes back without.
 	want.StartTime, want.CompletionTime = seconds(want.StartTime), seconds(want.CompletionTime)
