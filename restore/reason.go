@@ -90,6 +90,10 @@ const (
 	HookFailed Reason = "HookFailed"
 	// ReportNotKept: the report could not be written beside the backups.
 	ReportNotKept Reason = "ReportNotKept"
+	// AttemptFailed: an attempt of the server at the restore failed.
+	AttemptFailed Reason = "AttemptFailed"
+	// CountsUnknown: what earlier attempts restored is not in the report.
+	CountsUnknown Reason = "CountsUnknown"
 	// UnusedRule: a transform of the restore matched nothing.
 	UnusedRule Reason = "UnusedRule"
 )

@@ -41,6 +41,8 @@ var reasonTexts = map[Reason]string{
 	HookLeftOut:          "an init container that an annotation asks for was not added",
 	HookFailed:           "a command in a restored pod failed, or could not be run",
 	ReportNotKept:        "the report could not be written beside the backups",
+	AttemptFailed:        "an attempt at the restore failed",
+	CountsUnknown:        "what earlier attempts restored is not in the report",
 	UnusedRule:           "a rule of the restore matched nothing",
 	RefusedInvalid:       "the server finds it invalid",
 	RefusedByWebhook:     "an admission webhook denied it",

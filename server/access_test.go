@@ -5,8 +5,7 @@ package server_test
 import (
 	"context"
 	"fmt"
-	"os"
-	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -117,25 +116,28 @@ func TestRolesOfPeople(t *testing.T) {
 	}
 }
 
-// accountPolicy is the admission policy of docs/install.md.
+// accountPolicy is the admission policy of the chart.
 func accountPolicy(t *testing.T) string {
 	t.Helper()
-	page, err := os.ReadFile("../docs/install.md")
+	objects, err := render.Objects(deploy.Chart, render.Options{Release: "kedge", Namespace: namespace, APIVersions: render.VersionsOf(36), Values: map[string]any{
+		"image": map[string]any{"repository": "kedge"}, "admissionPolicy": map[string]any{"enabled": true},
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, block := range regexp.MustCompile("(?s)```yaml\n(.*?)```").FindAllStringSubmatch(string(page), -1) {
-		if strings.Contains(block[1], "kind: ValidatingAdmissionPolicy\n") {
-			return block[1]
-		}
+	objects = slices.DeleteFunc(objects, func(o *unstructured.Unstructured) bool {
+		return !strings.HasPrefix(o.GetKind(), "ValidatingAdmissionPolicy")
+	})
+	text, err := render.YAML(objects)
+	if err != nil || len(objects) != 2 {
+		t.Fatalf("the chart's policy is %d objects, %v", len(objects), err)
 	}
-	t.Fatal("docs/install.md has no admission policy")
-	return ""
+	return string(text)
 }
 
 // TestTenant has a tenant, who may create Backups and Restores in the server's namespace and use one account there, try for more than that account may:
 // by a backup of other namespaces, by the restore of an administrator's backup, in his own name, without an account, and as the server or an administrator. The server
-// may do everything itself. The policy is the documentation's.
+// may do everything itself. The policy is the chart's.
 func TestTenant(t *testing.T) {
 	bucket := testbed.NewBucket(t)
 	h := newHouse(t, "1.36.3")

@@ -180,6 +180,7 @@ func controllers(mgr manager.Manager, opts Options, seen *metrics.Recorder, pass
 		Client: mgr.GetClient(), Secrets: mgr.GetAPIReader(), Namespace: opts.Namespace, PrivateDir: opts.SpoolDir,
 		Gate: pass, Observe: seen.Store, Now: opts.Now,
 	}
+	marks := &schedule.Marks{Client: mgr.GetClient(), Namespace: opts.Namespace, Rand: rand.Reader}
 	recorder, cluster := mgr.GetEventRecorder("kedge"), metrics.OwnCluster(mgr.GetAPIReader())
 	return errors.Join(
 		(&location.Reconciler{Client: mgr.GetClient(), Registry: registry, Metrics: seen, Now: opts.Now}).SetupWithManager(mgr),
@@ -190,17 +191,17 @@ func controllers(mgr manager.Manager, opts Options, seen *metrics.Recorder, pass
 			Client: mgr.GetClient(), Registry: registry, ClusterUID: cluster, Events: recorder, Metrics: seen, After: registry.Looked, Now: opts.Now,
 		}).SetupWithManager(mgr),
 		(&schedule.Reconciler{
-			Client: mgr.GetClient(), Events: recorder, ClusterUID: cluster, RequireServiceAccount: opts.RequireServiceAccount, Now: opts.Now,
+			Client: mgr.GetClient(), Events: recorder, ClusterUID: cluster, Marks: marks, RequireServiceAccount: opts.RequireServiceAccount, Now: opts.Now,
 		}).SetupWithManager(mgr),
 		(&deletion.Reconciler{Client: mgr.GetClient(), Registry: registry, Metrics: seen, Now: opts.Now}).SetupWithManager(mgr),
-		backups(mgr, opts, registry, seen),
+		backups(mgr, opts, registry, marks, seen),
 		restores(mgr, opts, registry, seen),
 		downloads(mgr, opts, registry),
 	)
 }
 
 // backups sets up what makes them.
-func backups(mgr manager.Manager, opts Options, registry *location.Registry, seen *metrics.Recorder) error {
+func backups(mgr manager.Manager, opts Options, registry *location.Registry, marks *schedule.Marks, seen *metrics.Recorder) error {
 	work := pool.New[*archive.Record](cmp.Or(opts.MaxBackups, 4), cmp.Or(opts.MaxPerLocation, 2))
 	runner := &backup.Runner{
 		Config: mgr.GetConfig(), KubeOptions: kubeOptions(opts, "backup", seen),
@@ -210,7 +211,7 @@ func backups(mgr manager.Manager, opts Options, registry *location.Registry, see
 		mgr.Add(manager.RunnableFunc(work.Run)),
 		seen.Pool(metrics.KindBackup, work.Counts),
 		(&backup.Reconciler{
-			Client: mgr.GetClient(), Look: mgr.GetAPIReader(), Registry: registry, Pool: work, Runner: runner, Events: mgr.GetEventRecorder("kedge"),
+			Client: mgr.GetClient(), Look: mgr.GetAPIReader(), Marks: marks, Registry: registry, Pool: work, Runner: runner, Events: mgr.GetEventRecorder("kedge"),
 			RequireServiceAccount: opts.RequireServiceAccount, Patience: &attempts.Patience{Most: opts.MaxInterruptions}, Metrics: seen, Now: opts.Now,
 		}).SetupWithManager(mgr),
 	)

@@ -7,6 +7,9 @@ import (
 // ScheduleLabel names, on a Backup and in its archive, the Schedule that made it.
 const ScheduleLabel = "kedge.dev/schedule"
 
+// RunAnnotation marks, on a Backup, that the Schedule of its label made it, by a code that only the server can make.
+const RunAnnotation = "kedge.dev/run"
+
 // RunRequestedAnnotation asks a Schedule for a backup at once, paused or not. Each new value asks once.
 const RunRequestedAnnotation = "kedge.dev/run-requested-at"
 

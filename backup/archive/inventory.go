@@ -29,8 +29,13 @@ type remains struct {
 
 // Inventory lists the location to its end.
 func (l *Location) Inventory(ctx context.Context) (*Inventory, error) {
+	return l.inventory(ctx, func(found) {})
+}
+
+// inventory is Inventory that tells of each backup as soon as all of its keys were listed; its deletion may have begun.
+func (l *Location) inventory(ctx context.Context, each func(found)) (*Inventory, error) {
 	inventory := &Inventory{}
-	have, err := l.scanKeys(ctx, backupsPrefix, inventory.note)
+	have, err := l.scanKeys(ctx, backupsPrefix, inventory.note, each)
 	if err == nil {
 		inventory.deleting, err = l.tombstones(ctx)
 	}
@@ -61,7 +66,7 @@ func (i *Inventory) note(name, uid, rest string, info plugins.ObjectInfo) {
 
 // scan lists keys and returns the backups among them that have a record, sorted by name and uid.
 func (l *Location) scan(ctx context.Context, prefix string) ([]found, error) {
-	out, err := l.scanKeys(ctx, prefix, func(string, string, string, plugins.ObjectInfo) {})
+	out, err := l.scanKeys(ctx, prefix, func(string, string, string, plugins.ObjectInfo) {}, func(found) {})
 	if err != nil || len(out) == 0 {
 		return nil, err
 	}
@@ -70,18 +75,24 @@ func (l *Location) scan(ctx context.Context, prefix string) ([]found, error) {
 	return out, err
 }
 
-// scanKeys is scan without a look for deletions. each is told of every object of a backup, with or without a record.
-func (l *Location) scanKeys(ctx context.Context, prefix string, each func(name, uid, rest string, info plugins.ObjectInfo)) ([]found, error) {
+// scanKeys is scan without a look for deletions. each is told of every object of a backup, with or without a record, and whole of every backup with
+// one, once all of its objects were listed.
+func (l *Location) scanKeys(ctx context.Context, prefix string, each func(name, uid, rest string, info plugins.ObjectInfo), whole func(found)) ([]found, error) {
 	var out []found
+	leave := func() { // the folder that was listed last
+		if n := len(out); n > 0 && out[n-1].record {
+			whole(out[n-1])
+		} else if n > 0 {
+			out = out[:n-1]
+		}
+	}
 	err := l.store.List(ctx, prefix, func(info plugins.ObjectInfo) error {
 		name, uid, rest, ok := splitKey(info.Key)
 		if !ok {
 			return nil
 		}
 		if n := len(out); n == 0 || out[n-1].name != name || out[n-1].uid != uid {
-			if n > 0 && !out[n-1].record {
-				out = out[:n-1]
-			}
+			leave()
 			out = append(out, found{name: name, uid: uid})
 		}
 		last := &out[len(out)-1]
@@ -98,7 +109,7 @@ func (l *Location) scanKeys(ctx context.Context, prefix string, each func(name, 
 	if err != nil {
 		return nil, err
 	}
-	out = slices.DeleteFunc(out, func(f found) bool { return !f.record })
+	leave()
 	slices.SortFunc(out, func(a, b found) int { return cmp.Or(cmp.Compare(a.name, b.name), cmp.Compare(a.uid, b.uid)) })
 	return out, nil
 }

@@ -29,11 +29,11 @@ func (a *app) doctorCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "Check cluster, rights, bucket, keys and clock, and say what to do",
-		Long: `Check everything that a backup and a restore need: that the cluster answers, what the account may read and create there, that the
+		Long: `Check everything that a backup and a restore need: that the cluster answers, what the account may read and create there and whether it may run hooks, that the
 location can be read and written and its key opens, and that the clocks agree. Each finding that is not good says what to do.
 
 Where commands go to a server, it is checked instead of the location of this machine: its kinds, its Deployment and version, whether one
-works, what it says of its locations, and what this account may ask of it.
+works, what it says of its locations, what this account may ask of it, and whether the namespace and the Secret of its movers are there.
 
 The exit code is 1 where something failed. What is written to the bucket for the check is removed again.`,
 		Args: exactArgs(),
@@ -84,7 +84,7 @@ func (a *app) checkCluster(ctx context.Context) []plugins.Finding {
 	if n := len(findings) - 1; len(discovery.Failed) > 0 {
 		findings[n] = brokenAPIs(discovery.Failed)
 	}
-	return append(findings, a.checkRights(ctx, client, discovery, "list", "backup"), a.checkRights(ctx, client, discovery, "create", "restore"))
+	return append(findings, a.checkRights(ctx, client, discovery, "list", "backup"), a.checkRights(ctx, client, discovery, "create", "restore"), a.checkExec(ctx, client))
 }
 
 // checkClock compares our clock with the API server's.
@@ -154,6 +154,22 @@ func (a *app) checkRights(ctx context.Context, client *kube.Client, discovery *k
 		Detail: fmt.Sprintf("the account may not %s %s: %s", verb, plural(len(denied), "resource"), someOf(denied)),
 		Remedy: fmt.Sprintf("grant it the verb %q on them for a complete %s, or use another account with --user or --context", verb, purpose),
 	}
+}
+
+// checkExec asks whether the account may run commands in pods, which hooks do.
+func (a *app) checkExec(ctx context.Context, client *kube.Client) plugins.Finding {
+	const name = "rights to exec"
+	ok, err := reviewAccess(ctx, client, authorizationv1.ResourceAttributes{Verb: "create", Resource: "pods", Subresource: "exec"})
+	switch {
+	case err != nil:
+		return a.finding(ctx, name, err, "")
+	case !ok:
+		return plugins.Finding{
+			Name: name, Level: plugins.LevelWarning, Detail: "the account may not create pods/exec in every namespace, so hooks cannot run there",
+			Remedy: "grant it the verb \"create\" on pods/exec where backups or restores have hooks; without hooks it is not needed",
+		}
+	}
+	return plugins.Finding{Name: name, Level: plugins.LevelOK, Detail: "the account may run the commands of hooks in every pod"}
 }
 
 // allowed asks the API server about the account's own rights (SelfSubjectAccessReview of authorization.k8s.io/v1).

@@ -44,6 +44,7 @@ var rules = []rule{
 	is(install.ErrForeign, exitRefused, "upgrade and uninstall it with what installed it (helm), or remove it with that first"),
 	is(install.ErrInstalled, exitRefused, "change it with \"kedge upgrade\""),
 	is(install.ErrNotInstalled, exitNotFound, "install it with \"kedge install\", or name its namespace with --namespace"),
+	is(install.ErrNoNamespace, exitNotFound, "make it with \"kubectl create namespace\" (that of movers also needs a label and a Secret: docs/mover.md), or name another: movers.namespace, namespace.create"),
 	is(install.ErrNotReady, exitFailed, "\"kubectl describe pods\" in its namespace tells more"),
 	is(repository.ErrNoRepository, exitNotFound, "the location has no copies of volumes; check bucket and prefix"),
 	is(repository.ErrNoPassword, exitRefused, "the password of the copies is below volumes.key/ in the location: put it back from a version or replica of the bucket"),

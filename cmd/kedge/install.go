@@ -30,6 +30,7 @@ type installFlags struct {
 	valueFiles  []string
 	set         []string
 	setString   []string
+	policy      bool
 	export      bool
 	kubeVersion string
 	wait        bool
@@ -44,6 +45,7 @@ func (f *installFlags) bind(cmd *cobra.Command) {
 	flags.StringArrayVarP(&f.valueFiles, "values", "f", nil, "`file` with values of the chart (YAML; \"-\" is stdin; repeatable, the last wins)")
 	flags.StringArrayVar(&f.set, "set", nil, "one value of the chart: `key=value`, a.b=c, a[0]=c, a={x,y} (repeatable)")
 	flags.StringArrayVar(&f.setString, "set-string", nil, "as --set, but the value is a string whatever it looks like: `key=value`")
+	flags.BoolVar(&f.policy, "admission-policy", false, "refuse backups, restores and schedules whose author may not use the account that they name (Kubernetes 1.30 and later)")
 	flags.BoolVar(&f.export, "export", false, "print the objects (YAML) and change nothing")
 	flags.StringVar(&f.kubeVersion, "kube-version", "", "with --export: print for this `version` of Kubernetes (\"1.33\") and ask no cluster")
 	flags.BoolVar(&f.wait, "wait", false, "wait until the server is ready")
@@ -129,6 +131,9 @@ func (a *app) applyInstall(ctx context.Context, i *install.Installer, f *install
 	if err != nil {
 		return err
 	}
+	if err := i.CheckNamespaces(ctx, objects); err != nil {
+		return err
+	}
 	if err := i.Apply(ctx, objects); err != nil {
 		return err
 	}
@@ -180,6 +185,9 @@ func (a *app) installValues(f *installFlags) (map[string]any, error) {
 			return nil, err
 		}
 		values = render.Merge(values, map[string]any{"image": image})
+	}
+	if f.policy {
+		values = render.Merge(values, map[string]any{"admissionPolicy": map[string]any{"enabled": true}})
 	}
 	for _, assignment := range f.set {
 		if err := render.Set(values, assignment, false); err != nil {

@@ -41,7 +41,11 @@ func (a *app) checkServer(ctx context.Context, c *config) []plugins.Finding {
 	if !found {
 		return []plugins.Finding{kinds}
 	}
-	findings := []plugins.Finding{kinds, a.checkDeployment(ctx, k, namespace), a.checkLease(ctx, k, namespace), a.checkRequests(ctx, k, namespace)}
+	deployment, d := a.checkDeployment(ctx, k, namespace)
+	findings := []plugins.Finding{kinds, deployment, a.checkLease(ctx, k, namespace), a.checkRequests(ctx, k, namespace)}
+	if d != nil {
+		findings = append(findings, a.checkMovers(ctx, k, d)...)
+	}
 	r, err := a.connectServer(c)
 	if err != nil {
 		return append(findings, a.finding(ctx, "server: locations", err, ""))
@@ -72,18 +76,18 @@ func (a *app) checkKinds(ctx context.Context, k *kube.Client) (plugins.Finding, 
 	return plugins.Finding{Name: name, Level: plugins.LevelOK, Detail: "the cluster serves all of Kedge's kinds"}, true
 }
 
-// checkDeployment looks for the server's Deployment, whether its pods are ready, and what version they are.
-func (a *app) checkDeployment(ctx context.Context, k *kube.Client, namespace string) plugins.Finding {
+// checkDeployment looks for the server's Deployment, whether its pods are ready, and what version they are. It gives the Deployment, if there is one.
+func (a *app) checkDeployment(ctx context.Context, k *kube.Client, namespace string) (plugins.Finding, *appsv1.Deployment) {
 	const name = "server: deployment"
 	var list appsv1.DeploymentList
 	if err := getJSON(ctx, k, "/apis/apps/v1/namespaces/"+namespace+"/deployments", url.Values{"labelSelector": {"app.kubernetes.io/name=kedge"}}, &list); err != nil {
-		return a.finding(ctx, name, err, "")
+		return a.finding(ctx, name, err, ""), nil
 	}
 	if len(list.Items) == 0 {
 		return plugins.Finding{
 			Name: name, Level: plugins.LevelWarning, Detail: "there is no Deployment of Kedge in namespace " + namespace,
 			Remedy: `install it with "kedge install", or name its namespace with --kedge-namespace; a server that runs elsewhere is seen by its lease`,
-		}
+		}, nil
 	}
 	d := &list.Items[0]
 	theirs := d.Labels["app.kubernetes.io/version"]
@@ -93,11 +97,11 @@ func (a *app) checkDeployment(ctx context.Context, k *kube.Client, namespace str
 	}
 	switch {
 	case d.Status.ReadyReplicas == 0:
-		return plugins.Finding{Name: name, Level: plugins.LevelFailed, Detail: text, Remedy: fmt.Sprintf("\"kubectl describe pods -n %s\" tells why", namespace)}
+		return plugins.Finding{Name: name, Level: plugins.LevelFailed, Detail: text, Remedy: fmt.Sprintf("\"kubectl describe pods -n %s\" tells why", namespace)}, d
 	case theirs != "" && strings.TrimPrefix(theirs, "v") != strings.TrimPrefix(version, "v"):
-		return plugins.Finding{Name: name, Level: plugins.LevelWarning, Detail: text + "; this is version " + version, Remedy: `use the same version on both sides: "kedge upgrade"`}
+		return plugins.Finding{Name: name, Level: plugins.LevelWarning, Detail: text + "; this is version " + version, Remedy: `use the same version on both sides: "kedge upgrade"`}, d
 	}
-	return plugins.Finding{Name: name, Level: plugins.LevelOK, Detail: text}
+	return plugins.Finding{Name: name, Level: plugins.LevelOK, Detail: text}, d
 }
 
 // checkLease asks whether a server works: its lease is renewed all the time.

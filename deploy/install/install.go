@@ -40,6 +40,8 @@ var (
 	ErrInstalled = errors.New("kedge is installed there already")
 	// ErrNotReady means that the server did not become ready in time.
 	ErrNotReady = errors.New("the server is not ready")
+	// ErrNoNamespace means that a namespace is not there which the installation does not make.
+	ErrNoNamespace = errors.New("there is no namespace of that name")
 )
 
 // pollEvery is how often is looked at what is waited for.
@@ -88,11 +90,11 @@ func (i *Installer) discover(ctx context.Context) (err error) {
 	return err
 }
 
-// APIVersions are the group versions that the cluster serves, and those of Kedge's kinds, which Apply defines before it uses them.
+// APIVersions are the group versions that the cluster serves, with the kinds in them, and those of Kedge's kinds, which Apply defines before it uses them.
 func (i *Installer) APIVersions() []string {
 	versions := []string{GroupVersion}
 	for _, r := range i.discovery.Resources {
-		versions = append(versions, r.APIVersion())
+		versions = append(versions, r.APIVersion(), r.APIVersion()+"/"+r.Kind)
 	}
 	slices.Sort(versions)
 	return slices.Compact(versions)
@@ -281,6 +283,32 @@ func (i *Installer) CheckOwner(ctx context.Context) error {
 	}
 	if by := o.GetLabels()[managedByLabel]; by != render.Service {
 		return fmt.Errorf("look for an installation in namespace %s: %w: its label %s is %q", i.Namespace, ErrForeign, managedByLabel, cmp.Or(by, "not set"))
+	}
+	return nil
+}
+
+// CheckNamespaces refuses (ErrNoNamespace), before anything is changed, where a namespace is not there that objects need and do not make.
+func (i *Installer) CheckNamespaces(ctx context.Context, objects []*unstructured.Unstructured) error {
+	there := map[string]bool{"": true}
+	for _, o := range objects {
+		if o.GetKind() == "Namespace" {
+			there[o.GetName()] = true
+		}
+	}
+	for _, o := range objects {
+		name := o.GetNamespace()
+		if there[name] {
+			continue
+		}
+		ns, err := i.get(ctx, "/api/v1/namespaces/"+url.PathEscape(name))
+		switch {
+		case apierrors.IsForbidden(err): // the apply will tell
+		case err != nil:
+			return fmt.Errorf("look for namespace %s: %w", name, err)
+		case ns == nil:
+			return fmt.Errorf("apply %s %s in %s: %w", o.GetKind(), o.GetName(), name, ErrNoNamespace)
+		}
+		there[name] = true
 	}
 	return nil
 }

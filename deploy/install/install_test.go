@@ -16,13 +16,14 @@ func TestEveryKindIsRemoved(t *testing.T) {
 	objects, err := render.Objects(deploy.Chart, render.Options{
 		Release: "kedge", Namespace: "kedge", APIVersions: render.VersionsOf(36),
 		Values: map[string]any{
-			"image":          map[string]any{"repository": "kedge"},
-			"namespace":      map[string]any{"create": true},
-			"metrics":        map[string]any{"serviceMonitor": map[string]any{"enabled": true}},
-			"prometheusRule": map[string]any{"enabled": true},
-			"dashboard":      map[string]any{"enabled": true},
-			"locations":      []any{map[string]any{"name": "a", "spec": map[string]any{}}},
-			"schedules":      []any{map[string]any{"name": "a", "spec": map[string]any{}}},
+			"image":           map[string]any{"repository": "kedge"},
+			"namespace":       map[string]any{"create": true},
+			"metrics":         map[string]any{"serviceMonitor": map[string]any{"enabled": true}},
+			"prometheusRule":  map[string]any{"enabled": true},
+			"admissionPolicy": map[string]any{"enabled": true},
+			"dashboard":       map[string]any{"enabled": true},
+			"locations":       []any{map[string]any{"name": "a", "spec": map[string]any{}}},
+			"schedules":       []any{map[string]any{"name": "a", "spec": map[string]any{}}},
 		},
 	})
 	if err != nil {

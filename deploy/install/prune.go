@@ -22,6 +22,7 @@ var owned = []string{
 	"servicemonitors.monitoring.coreos.com", "prometheusrules.monitoring.coreos.com",
 	"rolebindings.rbac.authorization.k8s.io", "roles.rbac.authorization.k8s.io",
 	"clusterrolebindings.rbac.authorization.k8s.io", "clusterroles.rbac.authorization.k8s.io", "serviceaccounts",
+	"validatingadmissionpolicybindings.admissionregistration.k8s.io", "validatingadmissionpolicies.admissionregistration.k8s.io",
 	"flowschemas.flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations.flowcontrol.apiserver.k8s.io", "priorityclasses.scheduling.k8s.io",
 }
 

@@ -24,7 +24,7 @@ type Options struct {
 	Release, Namespace string
 	// Values are the user's, laid over the chart's own.
 	Values map[string]any
-	// APIVersions are the group versions that the cluster serves: "apps/v1".
+	// APIVersions are the group versions that the cluster serves, and the kinds in them: "apps/v1", "apps/v1/Deployment".
 	APIVersions []string
 	// AppVersion goes before the chart's; it is the tag of the image where the values name none.
 	AppVersion string
@@ -95,7 +95,7 @@ type capabilities struct{ APIVersions versions }
 
 type versions []string
 
-// Has says whether the cluster serves a group version.
+// Has says whether the cluster serves a group version, or a kind in one, as with Helm.
 func (v versions) Has(version string) bool { return slices.Contains(v, version) }
 
 // files are the chart's.
@@ -211,7 +211,7 @@ func YAML(objects []*unstructured.Unstructured) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// VersionsOf are the group versions that the chart asks for, as a cluster of version 1.minor serves them: for objects that are printed
+// VersionsOf are the group versions and kinds that the chart asks for, as a cluster of version 1.minor serves them: for objects that are printed
 // where no cluster can be asked.
 func VersionsOf(minor int) []string {
 	versions := []string{"kedge.dev/v1alpha1"}
@@ -222,6 +222,7 @@ func VersionsOf(minor int) []string {
 		{"flowcontrol.apiserver.k8s.io/v1beta2", 23, 28},
 		{"flowcontrol.apiserver.k8s.io/v1beta3", 26, 31},
 		{"flowcontrol.apiserver.k8s.io/v1", 29, 1 << 30},
+		{"admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy", 30, 1 << 30},
 	} {
 		if minor >= v.first && minor <= v.last {
 			versions = append(versions, v.version)

@@ -296,6 +296,26 @@ func TestBadTemplates(t *testing.T) {
 	}
 }
 
+// TestAdmissionPolicy: the policy for tenants is there where it is asked for and can be, and knows the server by its account.
+func TestAdmissionPolicy(t *testing.T) {
+	if find(objects(t, 36, nil), "ValidatingAdmissionPolicy", "kedge-accounts") != nil {
+		t.Error("there is a policy without being asked for")
+	}
+	values := map[string]any{"admissionPolicy": map[string]any{"enabled": true}, "serviceAccount": map[string]any{"name": "other"}}
+	made := objects(t, 30, values)
+	policy := find(made, "ValidatingAdmissionPolicy", "kedge-accounts")
+	if policy == nil || find(made, "ValidatingAdmissionPolicyBinding", "kedge-accounts") == nil {
+		t.Fatal("there is no policy, or no binding")
+	}
+	if text, err := render.YAML([]*unstructured.Unstructured{policy}); err != nil || !strings.Contains(string(text), "'system:serviceaccount:kedge:other'") {
+		t.Errorf("the policy is %s, %v", text, err)
+	}
+	_, err := render.Objects(deploy.Chart, render.Options{Release: "kedge", Namespace: "kedge", APIVersions: render.VersionsOf(29), Values: render.Merge(image(), values)})
+	if !errors.Is(err, render.ErrRequired) || !strings.Contains(err.Error(), "1.30 and later") {
+		t.Errorf("for Kubernetes 1.29: %v", err)
+	}
+}
+
 // TestMovers: with a namespace for movers the server is told of it and may run Jobs there, and not without.
 func TestMovers(t *testing.T) {
 	args := func(made []*unstructured.Unstructured) string {

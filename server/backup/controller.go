@@ -27,6 +27,7 @@ import (
 	"kedge.dev/kedge/server/metrics"
 	"kedge.dev/kedge/server/outcome"
 	"kedge.dev/kedge/server/pool"
+	"kedge.dev/kedge/server/schedule"
 	"kedge.dev/kedge/server/status"
 )
 
@@ -50,7 +51,9 @@ type Pool = pool.Pool[*archive.Record]
 type Reconciler struct {
 	Client client.Client
 	// Look reads schedules as they are now, not from a cache.
-	Look     client.Reader
+	Look client.Reader
+	// Marks tell the Backups that schedules made from others.
+	Marks    *schedule.Marks
 	Registry *location.Registry
 	Pool     *Pool
 	Runner   *Runner

@@ -32,6 +32,7 @@ import (
 	"kedge.dev/kedge/server/backup"
 	"kedge.dev/kedge/server/location"
 	"kedge.dev/kedge/server/pool"
+	"kedge.dev/kedge/server/schedule"
 	"kedge.dev/kedge/test/testbed"
 )
 
@@ -133,7 +134,7 @@ func (w *world) server(t *testing.T, spool string, alive bool) *backup.Reconcile
 		})
 	}
 	return &backup.Reconciler{
-		Client: w.client, Look: w.client, Pool: p, Events: events.NewFakeRecorder(100), Now: w.now,
+		Client: w.client, Look: w.client, Marks: w.marks(), Pool: p, Events: events.NewFakeRecorder(100), Now: w.now,
 		Registry: &location.Registry{Client: w.client, Secrets: w.client, Namespace: w.namespace, PrivateDir: w.private, Now: w.now},
 		Runner:   &backup.Runner{Config: w.cluster.Kedge(t), Version: "test", SpoolDir: spool, Now: w.now, Rand: rand.Reader},
 	}
@@ -351,8 +352,12 @@ func TestRefusedSince(t *testing.T) {
 	}
 }
 
-// TestOriginOfLabel has a backup of a schedule and ones that somebody labelled by himself, one of them under a name that the schedule comes to later: only
-// the first has the label in its archive.
+func (w *world) marks() *schedule.Marks {
+	return &schedule.Marks{Client: w.client, Namespace: w.namespace, Rand: rand.Reader}
+}
+
+// TestOriginOfLabel has a backup of a schedule and ones that somebody labelled by himself, under a name that the schedule comes to later, or the one that it
+// has come to, with the mark of another: only the first has the label in its archive.
 func TestOriginOfLabel(t *testing.T) {
 	w := newWorld(t)
 	spec := v1alpha1.BackupSpec{Selection: v1alpha1.Selection{IncludedNamespaces: []string{w.namespace}}}
@@ -365,14 +370,25 @@ func TestOriginOfLabel(t *testing.T) {
 		}
 	}
 	r := w.server(t, t.TempDir(), true)
-	for _, c := range []struct{ name, schedule, made, later, want string }{
-		{"daily-1", "daily", "daily-1", "daily-1", "daily"},
-		{"by-hand", "daily", "daily-1", "daily-1", ""},
-		{"daily-2", "daily", "daily-1", "daily-2", ""},
-		{"orphan", "gone", "daily-2", "daily-2", ""},
+	for _, c := range []struct{ name, schedule, made, later, mark, want string }{
+		{"daily-1", "daily", "daily-1", "daily-1", "daily-1", "daily"},
+		{"by-hand", "daily", "daily-1", "daily-1", "by-hand", ""},
+		{"daily-2", "daily", "daily-1", "daily-2", "daily-2", ""},
+		{"daily-3", "daily", "daily-3", "daily-3", "daily-1", ""},
+		{"orphan", "gone", "daily-2", "daily-2", "orphan", ""},
 	} {
 		made(c.made)
-		w.create(t, c.name, &v1alpha1.Backup{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{v1alpha1.ScheduleLabel: c.schedule, "team": "a"}}, Spec: spec})
+		owner, err := w.marks().Of(t.Context(), s, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.create(t, c.name, &v1alpha1.Backup{
+			ObjectMeta: metav1.ObjectMeta{
+				Labels:      map[string]string{v1alpha1.ScheduleLabel: c.schedule, "team": "a"},
+				Annotations: map[string]string{v1alpha1.RunAnnotation: owner.NewBackup(c.mark).Annotations[v1alpha1.RunAnnotation]},
+			},
+			Spec: spec,
+		})
 		w.look(t, r, c.name)
 		made(c.later)
 		b := w.toEnd(t, r, c.name)

@@ -9,7 +9,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"kedge.dev/kedge/api/v1alpha1"
-	"kedge.dev/kedge/server/schedule"
 )
 
 // origin looks, when a backup is first seen, whether the schedule of its label has made it. Who may create a Backup may write any label, and with a
@@ -20,18 +19,33 @@ func (r *Reconciler) origin(ctx context.Context, b *v1alpha1.Backup) error {
 	if b.Status.ObservedGeneration != 0 || name == "" {
 		return nil
 	}
+	made, err := r.made(ctx, b, name)
+	if err != nil {
+		return err
+	}
+	if made {
+		b.Status.Schedule = name
+		return nil
+	}
+	r.Events.Eventf(b, nil, "Warning", "LabelDropped", "Backup", "the label %s goes not into the archive: schedule %s has not made this backup, so that its retention does not count it",
+		v1alpha1.ScheduleLabel, name)
+	return nil
+}
+
+func (r *Reconciler) made(ctx context.Context, b *v1alpha1.Backup, name string) (bool, error) {
 	var s v1alpha1.Schedule
 	err := r.Look.Get(ctx, client.ObjectKey{Namespace: b.Namespace, Name: name}, &s)
-	switch {
-	case err != nil && !apierrors.IsNotFound(err):
-		return fmt.Errorf("read schedule %s, which the label %s of backup %s names: %w", name, v1alpha1.ScheduleLabel, b.Name, err)
-	case err == nil && schedule.Made(&s, b.Name):
-		b.Status.Schedule = name
-	default:
-		r.Events.Eventf(b, nil, "Warning", "LabelDropped", "Backup", "the label %s goes not into the archive: schedule %s has not made this backup, so that its retention does not count it",
-			v1alpha1.ScheduleLabel, name)
+	if apierrors.IsNotFound(err) {
+		return false, nil
 	}
-	return nil
+	if err != nil {
+		return false, fmt.Errorf("read schedule %s, which the label %s of backup %s names: %w", name, v1alpha1.ScheduleLabel, b.Name, err)
+	}
+	owner, err := r.Marks.Of(ctx, &s, "")
+	if err != nil {
+		return false, fmt.Errorf("look whether schedule %s made backup %s: %w", name, b.Name, err)
+	}
+	return owner.Made(b), nil
 }
 
 // labelsOf are the labels that go into the archive.

@@ -54,7 +54,8 @@ func (p *Place) Inventory(ctx context.Context) (*archive.Inventory, []archive.En
 	return l.inventory, slices.Clone(l.entries), nil
 }
 
-// Walk is Entries that calls each for every backup in turn, as soon as its record was read.
+// Walk is Entries that calls each for every backup in turn: for those whose records are read, while the location is still being listed, and at its end for
+// those that were known.
 func (p *Place) Walk(ctx context.Context, each func(archive.Entry)) ([]archive.Entry, error) {
 	p.listing.mu.Lock()
 	defer p.listing.mu.Unlock()
@@ -79,37 +80,15 @@ func idOf(l archive.Listed) string { return l.Name() + "/" + l.UID() }
 // list is one listing; the caller holds the lock.
 func (p *Place) list(ctx context.Context, each func(archive.Entry)) (*listed, error) {
 	out := &listed{number: p.listing.count(1)}
+	before, known := p.listing.known, map[string]remembered{}
+	unknown := func(l archive.Listed) bool {
+		r, ok := before[idOf(l)]
+		return !ok || r.expiry != l.Expiry() || r.entry.Err != nil
+	}
 	var err error
-	if out.inventory, err = p.Archive.Inventory(ctx); err != nil {
-		return nil, err
-	}
-	all, known := out.inventory.Backups, make(map[string]remembered, len(out.inventory.Backups))
-	var unread []archive.Listed
-	for _, l := range all {
-		if r, ok := p.listing.known[idOf(l)]; ok && r.expiry == l.Expiry() && r.entry.Err == nil {
-			known[idOf(l)] = r
-		} else {
-			unread = append(unread, l)
-		}
-	}
-	out.entries = make([]archive.Entry, 0, len(all))
-	tell := func() { // of those that are read, in their order
-		for len(out.entries) < len(all) {
-			l := all[len(out.entries)]
-			r, ok := known[idOf(l)]
-			if !ok {
-				return
-			}
-			r.entry.Deleting = l.Deleting()
-			out.entries = append(out.entries, r.entry)
-			each(r.entry)
-		}
-	}
-	tell()
-	err = p.Archive.Entries(ctx, unread, func(e archive.Entry) error {
-		known[idOf(unread[0])] = remembered{expiry: unread[0].Expiry(), entry: e}
-		unread = unread[1:]
-		tell()
+	out.inventory, err = p.Archive.Follow(ctx, unknown, func(l archive.Listed, e archive.Entry) error {
+		known[idOf(l)] = remembered{expiry: l.Expiry(), entry: e}
+		each(e)
 		return nil
 	})
 	if err != nil {
@@ -118,6 +97,19 @@ func (p *Place) list(ctx context.Context, each func(archive.Entry)) (*listed, er
 		}
 		maps.Copy(p.listing.known, known) // what was read need not be read again
 		return nil, err
+	}
+	out.entries = make([]archive.Entry, 0, len(out.inventory.Backups))
+	for _, l := range out.inventory.Backups {
+		r, told := known[idOf(l)]
+		if !told {
+			r = before[idOf(l)]
+			known[idOf(l)] = r
+		}
+		r.entry.Deleting = l.Deleting()
+		out.entries = append(out.entries, r.entry)
+		if !told {
+			each(r.entry)
+		}
 	}
 	p.listing.known, p.listing.last = known, out
 	return out, nil

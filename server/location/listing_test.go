@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -86,7 +87,7 @@ func TestListingIsShared(t *testing.T) {
 	t.Error("no listing was shared")
 }
 
-// TestWalk tells of each backup in order, and does not read again what was read before a walk was cut off.
+// TestWalk tells of each backup once, and does not read again what was read before a walk was cut off.
 func TestWalk(t *testing.T) {
 	const all = 90 // more than are read at once
 	var names []string
@@ -117,9 +118,13 @@ func TestWalk(t *testing.T) {
 	if err != nil || len(entries) != all {
 		t.Fatalf("%d entries, %v", len(entries), err)
 	}
+	slices.Sort(order)
+	if !slices.Equal(order, names) {
+		t.Fatalf("told of %v", order)
+	}
 	for n, name := range names {
-		if entries[n].Name != name || order[n] != name || entries[n].Record == nil {
-			t.Fatalf("%d: %s, told as %s", n, entries[n].Name, order[n])
+		if entries[n].Name != name || entries[n].Record == nil {
+			t.Fatalf("%d: %s", n, entries[n].Name)
 		}
 	}
 	if again := reads.Load() - before; again > all-10 {

@@ -24,6 +24,7 @@ func StatusOf(e *archive.Entry, location string) v1alpha1.BackupStatus {
 	cluster := r.Cluster
 	s.Phase, s.Cluster, s.Counts, s.Revision = r.Phase, &cluster, r.Counts, r.Revision
 	s.StartTime, s.CompletionTime = timePointer(r.Started), timePointer(r.Completed)
+	s.Schedule = r.Labels[v1alpha1.ScheduleLabel] // which nobody can write there who only creates objects
 	s.StoredBytes, s.Signed = r.StoredBytes(), r.SignedBy != ""
 	s.Held = e.Expiry != nil && e.Expiry.Hold
 	if at := e.ExpiresAt(); at != nil {

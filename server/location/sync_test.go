@@ -181,6 +181,37 @@ func TestRefusedRecord(t *testing.T) {
 	}
 }
 
+// TestScheduleOfArchive has the schedule of a backup from its archive, whatever labels its object has: who may create objects can give one any label, and the
+// uid of any archive.
+func TestScheduleOfArchive(t *testing.T) {
+	w := newWorld(t)
+	path, l := folder(t, "by-hand")
+	write(t, l, "nightly-1", map[string]string{v1alpha1.ScheduleLabel: "nightly"})
+	w.mount(t, "main", path)
+	for name, archiveUID := range map[string]string{"planted": "by-hand-uid", "older": "nightly-1-uid"} { // the second as an older server has left it
+		err := w.client.Create(t.Context(), &v1alpha1.Backup{
+			ObjectMeta: metav1.ObjectMeta{
+				Namespace: w.namespace, Name: name, Labels: map[string]string{v1alpha1.ScheduleLabel: "nightly"},
+				Annotations: map[string]string{v1alpha1.ArchiveUIDAnnotation: archiveUID},
+			},
+			Spec: v1alpha1.BackupSpec{StorageLocation: "main"},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.sync(t, "main")
+	for name, want := range map[string]string{"planted": "", "older": "nightly"} {
+		var b v1alpha1.Backup
+		if err := w.client.Get(t.Context(), client.ObjectKey{Namespace: w.namespace, Name: name}, &b); err != nil {
+			t.Fatal(err)
+		}
+		if b.Status.Phase != v1alpha1.PhaseCompleted || b.Status.Schedule != want {
+			t.Errorf("%s: %+v", name, b.Status)
+		}
+	}
+}
+
 // TestReplica has three locations with the same archive, as buckets have that are replicated: each shows its own, under a name of its own, and none
 // changes what another shows.
 func TestReplica(t *testing.T) {

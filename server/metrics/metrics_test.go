@@ -87,11 +87,8 @@ func labelsOf(m *dto.Metric) string {
 
 func backupObject(name, schedule, location, cluster string, phase v1alpha1.Phase, start time.Duration) *v1alpha1.Backup {
 	b := &v1alpha1.Backup{ObjectMeta: metav1.ObjectMeta{Name: name, CreationTimestamp: *at(start)}}
-	if schedule != "" {
-		b.Labels = map[string]string{v1alpha1.ScheduleLabel: schedule}
-	}
 	b.Status = v1alpha1.BackupStatus{
-		StorageLocation: location, Phase: phase, StartTime: at(start), StoredBytes: 10, Counts: v1alpha1.Counts{Items: 7, Bytes: 700},
+		Schedule: schedule, StorageLocation: location, Phase: phase, StartTime: at(start), StoredBytes: 10, Counts: v1alpha1.Counts{Items: 7, Bytes: 700},
 	}
 	if cluster != "" {
 		b.Status.Cluster = &v1alpha1.ClusterInfo{UID: cluster}

@@ -24,7 +24,7 @@ func newScheduleStates(snap *snapshot) map[string]*scheduleState {
 	}
 	for i := range snap.backups {
 		b := &snap.backups[i]
-		s := all[b.Labels[v1alpha1.ScheduleLabel]]
+		s := all[b.Status.Schedule]
 		if s != nil && snap.own(b) && b.Status.Phase.Final() && b.Status.CompletionTime != nil {
 			s.ended = append(s.ended, b)
 		}

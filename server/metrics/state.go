@@ -159,7 +159,7 @@ func (e emitter) backups(snap *snapshot, schedules map[string]*scheduleState) {
 			latest(ended, phase, unix(b.Status.CompletionTime))
 		}
 		if phase.Usable() && location != "" {
-			schedule := b.Labels[v1alpha1.ScheduleLabel]
+			schedule := b.Status.Schedule
 			if schedules[schedule] == nil {
 				schedule = ""
 			}

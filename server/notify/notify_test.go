@@ -136,9 +136,9 @@ func (b *bench) marked(t *testing.T, object client.Object) string {
 }
 
 func backup(name string, phase v1alpha1.Phase, end time.Duration) *v1alpha1.Backup {
-	b := &v1alpha1.Backup{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "kedge", UID: types.UID("uid-" + name), Labels: map[string]string{v1alpha1.ScheduleLabel: "prod-hourly"}}}
+	b := &v1alpha1.Backup{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "kedge", UID: types.UID("uid-" + name)}}
 	b.Status = v1alpha1.BackupStatus{
-		Phase: phase, StorageLocation: "main", StoredBytes: 9, Counts: v1alpha1.Counts{Items: 7, Bytes: 70, Errors: 1},
+		Schedule: "prod-hourly", Phase: phase, StorageLocation: "main", StoredBytes: 9, Counts: v1alpha1.Counts{Items: 7, Bytes: 70, Errors: 1},
 		Conditions: []metav1.Condition{{Type: "Ready", Status: metav1.ConditionTrue, Reason: string(phase), Message: "The backup holds what could be read."}},
 	}
 	if phase.Final() {
@@ -231,7 +231,7 @@ func TestWhatIsTold(t *testing.T) {
 	shown := backup("shown", v1alpha1.PhaseCompleted, 0)
 	shown.Annotations = map[string]string{v1alpha1.ArchiveUIDAnnotation: "x"}
 	byHand := backup("byhand", v1alpha1.PhaseCompleted, 0)
-	byHand.Labels = nil
+	byHand.Status.Schedule = ""
 	restored := &v1alpha1.Restore{ObjectMeta: metav1.ObjectMeta{Name: "r", Namespace: "kedge", UID: "uid-r"}, Status: v1alpha1.RestoreStatus{Phase: v1alpha1.PhaseFailed, CompletionTime: at(0)}}
 	silent := func(reason string, status metav1.ConditionStatus) *v1alpha1.Schedule {
 		return &v1alpha1.Schedule{ObjectMeta: metav1.ObjectMeta{Name: "prod-hourly", Namespace: "kedge", UID: "uid-s"}, Status: v1alpha1.ScheduleStatus{
@@ -402,7 +402,7 @@ func TestConflict(t *testing.T) {
 		t.Fatal(err)
 	}
 	changed := stale.DeepCopy()
-	changed.Labels["x"] = "y"
+	changed.Labels = map[string]string{"x": "y"}
 	if err := c.Update(t.Context(), changed); err != nil {
 		t.Fatal(err)
 	}

@@ -126,7 +126,7 @@ func backupNotice(b *v1alpha1.Backup) *notice {
 	}
 	counts := s.Counts
 	d := Data{
-		Event: event, Kind: "Backup", Phase: string(s.Phase), Schedule: b.Labels[v1alpha1.ScheduleLabel], Location: s.StorageLocation,
+		Event: event, Kind: "Backup", Phase: string(s.Phase), Schedule: s.Schedule, Location: s.StorageLocation,
 		StoredBytes: s.StoredBytes, BackupCounts: &counts,
 	}
 	d.explain(s.Conditions, "Ready", s.Message)

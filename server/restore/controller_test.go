@@ -18,6 +18,7 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"kedge.dev/kedge/api/v1alpha1"
@@ -143,6 +144,39 @@ func TestServersEnd(t *testing.T) {
 		c := meta.FindStatusCondition(o.Status.Conditions, "Ready")
 		return c != nil && c.Reason == attempts.ReasonInterrupted && o.Status.Attempts == 4, o.Status
 	})
+}
+
+// TestInVain has a restore whose last attempt fails before anything can be planned: its report names what each attempt met.
+func TestInVain(t *testing.T) {
+	w := newWorld(t, "1.36.3", "vain")
+	o := w.restore(t, "vain", nil)
+	o.Status = v1alpha1.RestoreStatus{Phase: v1alpha1.PhaseQueued, Attempts: 4, Failures: 4}
+	if err := w.client.Status().Update(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	earlier := &journal.Log{}
+	if _, err := earlier.Write([]byte(`{"msg":"attempt ends","attempt":1,"error":"the quota is used up"}` + "\n")); err != nil {
+		t.Fatal(err)
+	}
+	if err := earlier.Keep(t.Context(), &journal.Store{Client: w.client, Lister: w.client, Owner: o, Writer: "earlier"}); err != nil {
+		t.Fatal(err)
+	}
+	w.serve(t, w.cluster.Kedge(t), func(r *Reconciler) { r.Runner.Config = &rest.Config{Host: "https://127.0.0.1:1"} })
+	o = w.ended(t, "vain")
+	if o.Status.Phase != v1alpha1.PhaseFailed || !strings.HasPrefix(o.Status.Message, "given up after 5 attempts that failed, the last: ") {
+		t.Errorf("%+v", o.Status)
+	}
+	report := w.report(t, o)
+	var remarks []string
+	for _, r := range report.Remarks {
+		remarks = append(remarks, r.Reason+" "+r.Message)
+	}
+	if len(remarks) != 2 || remarks[0] != "AttemptFailed attempt 1: the quota is used up" || !strings.HasPrefix(remarks[1], "AttemptFailed attempt 5: ") || !strings.Contains(remarks[1], "127.0.0.1:1") {
+		t.Errorf("remarks: %q", remarks)
+	}
+	if report.Phase != v1alpha1.PhaseFailed || report.Message != o.Status.Message || report.Backup != o.Spec.BackupName {
+		t.Errorf("%+v", report)
+	}
 }
 
 // TestRefused has objects that cannot be carried out: each says why, and is final.

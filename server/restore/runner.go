@@ -95,14 +95,18 @@ func (r *Runner) work(object *v1alpha1.Restore, place *location.Place, givenUp s
 			a.clean(ctx)
 			return kept, nil
 		}
-		return a.run(ctx, report)
+		made, err := a.run(ctx, report)
+		if made == nil && err != nil {
+			return a.inVain(ctx, err)
+		}
+		return made, err
 	}
 }
 
 // run goes from the journal to the kept report.
 func (a *attempt) run(ctx context.Context, progress func(v1alpha1.Progress)) (*restore.Report, error) {
 	if err := a.open(ctx); err != nil {
-		return nil, err
+		return nil, a.stopped(ctx, err)
 	}
 	engine, plan, err := a.plan(ctx)
 	if err != nil {
@@ -290,7 +294,7 @@ func (j readOnce) Replay(ctx context.Context, fn func(restore.Record) error) err
 
 // stopped keeps the log of an attempt that is not the restore's end.
 func (a *attempt) stopped(ctx context.Context, err error) error {
-	a.log.Error("attempt ends", "attempt", a.object.Status.Attempts, "error", err.Error())
+	a.log.Error(attemptEnds, "attempt", a.object.Status.Attempts, "error", err.Error())
 	keepCtx, done := context.WithTimeout(context.WithoutCancel(ctx), keepFor/4)
 	defer done()
 	if keepErr := a.lines.Keep(keepCtx, a.store); keepErr != nil {

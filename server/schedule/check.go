@@ -99,7 +99,7 @@ func checkNameTemplate(s *v1alpha1.Schedule) error {
 	if wrong := validation.IsDNS1123Subdomain(name); len(wrong) > 0 {
 		return fmt.Errorf("spec.nameTemplate: it makes %q, which cannot be a name: %s", name, wrong[0])
 	}
-	if most := validation.DNS1123SubdomainMaxLength - len(otherSuffix(s)); len(name) > most {
+	if most := validation.DNS1123SubdomainMaxLength - 1 - otherDigits; len(name) > most {
 		return fmt.Errorf("spec.nameTemplate: it makes names of %d bytes; at most %d are left", len(name), most)
 	}
 	return nil
@@ -158,20 +158,9 @@ func nameOf(s *v1alpha1.Schedule, at time.Time) string {
 	return strings.NewReplacer("{schedule}", s.Name, "{time}", at.UTC().Format(nameTime)).Replace(template)
 }
 
-// otherSuffix makes a second name for a backup whose own name an object has that is none of the schedule's.
-func otherSuffix(s *v1alpha1.Schedule) string {
-	return fmt.Sprintf("-%08x", uint32(hashOf(s.UID)))
-}
-
-// Made says whether a schedule's status, which no user may write, tells that its newest run has a Backup of that name. It does so before the Backup is
-// created.
-func Made(s *v1alpha1.Schedule, name string) bool {
-	made := s.Status.Made
-	return made != "" && (name == made || name == made+otherSuffix(s))
-}
-
-// newBackup is the object that a run creates.
-func newBackup(s *v1alpha1.Schedule, name string) *v1alpha1.Backup {
+// NewBackup is the object that a run creates.
+func (o *Owner) NewBackup(name string) *v1alpha1.Backup {
+	s := o.schedule
 	template := s.Spec.Template.DeepCopy()
 	b := &v1alpha1.Backup{
 		ObjectMeta: metav1.ObjectMeta{
@@ -183,7 +172,10 @@ func newBackup(s *v1alpha1.Schedule, name string) *v1alpha1.Backup {
 	if b.Labels == nil {
 		b.Labels = map[string]string{}
 	}
-	b.Labels[v1alpha1.ScheduleLabel] = s.Name
+	if b.Annotations == nil {
+		b.Annotations = map[string]string{}
+	}
+	b.Labels[v1alpha1.ScheduleLabel], b.Annotations[v1alpha1.RunAnnotation] = s.Name, o.mark(name)
 	if s.Spec.UseOwnerReferencesInBackup {
 		b.OwnerReferences = []metav1.OwnerReference{{
 			APIVersion: v1alpha1.GroupVersion.String(), Kind: "Schedule", Name: s.Name, UID: s.UID, Controller: new(true),

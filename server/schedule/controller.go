@@ -39,6 +39,8 @@ type Reconciler struct {
 	// ClusterUID gives the uid by which the cluster is known, that of its kube-system namespace. Backups that were found in a bucket count
 	// only where they are of this cluster.
 	ClusterUID func(ctx context.Context) (string, error)
+	// Marks tell the schedules' own Backups from others.
+	Marks *Marks
 	// RequireServiceAccount refuses schedules whose backups name no account to read as.
 	RequireServiceAccount bool
 	Now                   func() time.Time
@@ -69,7 +71,7 @@ func movedOn(e event.UpdateEvent) bool {
 	if !ok1 || !ok2 {
 		return true
 	}
-	return before.Status.Phase != after.Status.Phase ||
+	return before.Status.Phase != after.Status.Phase || before.Status.Schedule != after.Status.Schedule ||
 		before.Labels[v1alpha1.ScheduleLabel] != after.Labels[v1alpha1.ScheduleLabel] ||
 		before.DeletionTimestamp.IsZero() != after.DeletionTimestamp.IsZero() ||
 		!before.Status.CompletionTime.Equal(after.Status.CompletionTime)
@@ -96,14 +98,18 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	}
 	before := object.DeepCopy()
 	s := &object
-	decision, stalled := r.step(s, see(backups.Items, cluster))
+	owner, err := r.Marks.Of(ctx, s, cluster)
+	if err != nil {
+		return ctrl.Result{}, fmt.Errorf("follow schedule %s: %w", object.Name, err)
+	}
+	decision, stalled := r.step(s, see(backups.Items, owner))
 	if err := status.Patch(ctx, r.Client, s, before); err != nil {
 		return lost(err)
 	}
 	r.tell(s, decision)
 	if pending(&s.Status) && stalled == nil {
 		before = s.DeepCopy()
-		if err := r.create(ctx, s, decision, cluster); err != nil {
+		if err := r.create(ctx, owner, decision); err != nil {
 			return r.refused(ctx, s, before, err)
 		}
 	}
@@ -155,12 +161,13 @@ func nameFor(s *v1alpha1.Schedule, run *Run, seen *seen) string {
 	return nameOf(s, at)
 }
 
-// create makes the Backup of the run that the status notes. What is there already under its name and label is that Backup; where the name
-// belongs to something else, the run gets another one.
-func (r *Reconciler) create(ctx context.Context, s *v1alpha1.Schedule, d Decision, cluster string) error {
+// create makes the Backup of the run that the status notes. What is there already under its name, and is the schedule's own, is that Backup; where the
+// name belongs to something else, the run gets another one.
+func (r *Reconciler) create(ctx context.Context, owner *Owner, d Decision) error {
+	s := owner.schedule
 	own := s.Status.Active
-	for _, name := range []string{own, own + otherSuffix(s)} {
-		b := newBackup(s, name)
+	for _, name := range []string{own, owner.otherName(own)} {
+		b := owner.NewBackup(name)
 		err := r.Client.Create(ctx, b)
 		if err == nil {
 			r.Events.Eventf(s, b, corev1.EventTypeNormal, "RunStarted", "Run", "Backup %s is being made (%s)", name, d.why())
@@ -169,23 +176,24 @@ func (r *Reconciler) create(ctx context.Context, s *v1alpha1.Schedule, d Decisio
 		if !apierrors.IsAlreadyExists(err) {
 			return fmt.Errorf("create backup %s: %w", name, err)
 		}
-		if mine, err := r.isMine(ctx, s, name, cluster); err != nil || mine {
+		if mine, err := r.isMine(ctx, owner, name); err != nil || mine {
 			return err
 		}
+		r.Events.Eventf(s, b, corev1.EventTypeWarning, "NameTaken", "Run", "Backup %s is not this schedule's, though it has the name of a run: see who made it. The run gets another name", name)
 	}
 	return fmt.Errorf("create backup %s: the name is taken by an object that is not this schedule's: delete that, or change spec.nameTemplate", own)
 }
 
-// isMine says whether an object is a run of the schedule, and not one that shows another cluster's archive.
-func (r *Reconciler) isMine(ctx context.Context, s *v1alpha1.Schedule, name, cluster string) (bool, error) {
+// isMine says whether an object is a run of the schedule: not one that shows another cluster's archive, and not one that somebody put there.
+func (r *Reconciler) isMine(ctx context.Context, owner *Owner, name string) (bool, error) {
 	var b v1alpha1.Backup
-	if err := r.Client.Get(ctx, client.ObjectKey{Namespace: s.Namespace, Name: name}, &b); err != nil {
+	if err := r.Client.Get(ctx, client.ObjectKey{Namespace: owner.schedule.Namespace, Name: name}, &b); err != nil {
 		if apierrors.IsNotFound(err) { // the cache is behind
 			return false, outcome.Waiting(ReasonRunRefused, time.Second, fmt.Errorf("read backup %s: %w", name, err))
 		}
 		return false, fmt.Errorf("read backup %s: %w", name, err)
 	}
-	return b.Labels[v1alpha1.ScheduleLabel] == s.Name && isOwn(&b, cluster), nil
+	return b.Labels[v1alpha1.ScheduleLabel] == owner.schedule.Name && owner.owns(&b), nil
 }
 
 // refused notes that the Backup of a run cannot be created. It is tried again.

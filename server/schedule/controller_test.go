@@ -4,6 +4,7 @@ package schedule_test
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -89,7 +90,22 @@ func applyDefinitions(ctx context.Context, cluster *testbed.Cluster) error {
 }
 
 func (p *place) server(c client.Client) *schedule.Reconciler {
-	return &schedule.Reconciler{Client: c, Events: p.events, ClusterUID: thisCluster, Now: func() time.Time { return p.now }}
+	return &schedule.Reconciler{Client: c, Events: p.events, ClusterUID: thisCluster, Marks: p.marks(), Now: func() time.Time { return p.now }}
+}
+
+// marks are those of a server that has just started.
+func (p *place) marks() *schedule.Marks {
+	return &schedule.Marks{Client: p.WithWatch, Namespace: p.namespace, Rand: rand.Reader}
+}
+
+// made says whether the schedule's newest run has a Backup that is as this one.
+func (p *place) made(t *testing.T, s *v1alpha1.Schedule, b *v1alpha1.Backup) bool {
+	t.Helper()
+	owner, err := p.marks().Of(t.Context(), s, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return owner.Made(b)
 }
 
 func thisCluster(context.Context) (string, error) { return "this-cluster", nil }
@@ -229,12 +245,12 @@ func TestRuns(t *testing.T) {
 		s = p.look(t, "demo")
 		is(t, "backups", p.backups(t, "demo"), "demo-20260301110000")
 		is(t, "active", s.Status.Active, "demo-20260301110000")
-		is(t, "made", schedule.Made(s, s.Status.Active) && !schedule.Made(s, "demo-20260301120000") && !schedule.Made(&v1alpha1.Schedule{}, ""), true)
+		is(t, "made", p.made(t, s, p.backup(t, s.Status.Active)) && !p.made(t, &v1alpha1.Schedule{ObjectMeta: s.ObjectMeta}, p.backup(t, s.Status.Active)), true)
 		is(t, "last run", clockOf(s.Status.LastRun), "11:00:00")
 		is(t, "next", clockOf(s.Status.NextRun), "12:00:00")
 		b := p.backup(t, "demo-20260301110000")
 		is(t, "labels", b.Labels, map[string]string{"team": "blue", v1alpha1.ScheduleLabel: "demo"})
-		is(t, "annotations", b.Annotations, map[string]string{"note": "nightly"})
+		is(t, "annotation", b.Annotations["note"], "nightly")
 		is(t, "ttl", b.Spec.TTL.Duration, time.Hour)
 		if !metav1.IsControlledBy(b, s) {
 			t.Errorf("owners: %v", b.OwnerReferences)
@@ -382,36 +398,6 @@ func TestTwoServers(t *testing.T) {
 	})
 }
 
-// TestTakenName finds an object under the name of its backup.
-func TestTakenName(t *testing.T) {
-	p := newPlace(t, "1.36.3")
-	p.schedule(t, "demo")
-	p.at(t, "demo", "10:15:00")
-	// Another cluster has a schedule of the same name, and its archive is shown here.
-	foreign := &v1alpha1.Backup{ObjectMeta: metav1.ObjectMeta{
-		Namespace: p.namespace, Name: "demo-20260301110000", Labels: map[string]string{v1alpha1.ScheduleLabel: "demo"},
-		Annotations: map[string]string{v1alpha1.ArchiveUIDAnnotation: "some-uid"},
-	}}
-	if err := p.Create(t.Context(), foreign); err != nil {
-		t.Fatal(err)
-	}
-	foreign.Status.Phase, foreign.Status.Cluster = v1alpha1.PhaseFailed, &v1alpha1.ClusterInfo{UID: "another"}
-	if err := p.Status().Update(t.Context(), foreign); err != nil {
-		t.Fatal(err)
-	}
-	p.at(t, "demo", "11:00:00")
-	s := p.look(t, "demo")
-	if !strings.HasPrefix(s.Status.Active, "demo-20260301110000-") || s.Status.Active != s.Status.LastBackup {
-		t.Fatalf("active is %q, the last backup %q; there are %s", s.Status.Active, s.Status.LastBackup, p.backups(t, "demo"))
-	}
-	is(t, "healthy", condition(s, "Healthy"), "Unknown NoRunYet")
-	is(t, "made", schedule.Made(s, s.Status.Active), true)
-	p.end(t, s.Status.Active, v1alpha1.PhaseCompleted)
-	s = p.look(t, "demo")
-	is(t, "active", s.Status.Active, "")
-	is(t, "healthy", condition(s, "Healthy"), "True LastRunSucceeded")
-}
-
 // TestManager runs the controller by a manager, with its watches and the real clock.
 func TestManager(t *testing.T) {
 	p := newPlace(t, "1.24.17")
@@ -423,7 +409,7 @@ func TestManager(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &schedule.Reconciler{Client: mgr.GetClient(), Events: mgr.GetEventRecorder("kedge"), ClusterUID: thisCluster, Now: time.Now}
+	r := &schedule.Reconciler{Client: mgr.GetClient(), Events: mgr.GetEventRecorder("kedge"), ClusterUID: thisCluster, Marks: p.marks(), Now: time.Now}
 	if err := r.SetupWithManager(mgr); err != nil {
 		t.Fatal(err)
 	}

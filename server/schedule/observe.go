@@ -29,6 +29,7 @@ const (
 
 // seen is what the Backup objects say about a schedule.
 type seen struct {
+	owner   *Owner
 	byName  map[string]*v1alpha1.Backup
 	active  *v1alpha1.Backup // the oldest that has not ended
 	newest  *v1alpha1.Backup
@@ -36,13 +37,12 @@ type seen struct {
 	success *v1alpha1.Backup // the newest that can be restored from
 }
 
-// see looks at the Backups with a schedule's label. One that was found in a bucket counts only where it is of this cluster: another cluster
-// may have a schedule of the same name.
-func see(backups []v1alpha1.Backup, clusterUID string) seen {
-	s := seen{byName: map[string]*v1alpha1.Backup{}}
+// see looks at the Backups with a schedule's label, of which those count that are its own.
+func see(backups []v1alpha1.Backup, owner *Owner) seen {
+	s := seen{owner: owner, byName: map[string]*v1alpha1.Backup{}}
 	var own []*v1alpha1.Backup
 	for i := range backups {
-		if b := &backups[i]; isOwn(b, clusterUID) {
+		if b := &backups[i]; owner.owns(b) {
 			own = append(own, b)
 			s.byName[b.Name] = b
 		}
@@ -66,13 +66,6 @@ func see(backups []v1alpha1.Backup, clusterUID string) seen {
 	return s
 }
 
-func isOwn(b *v1alpha1.Backup, clusterUID string) bool {
-	if b.Annotations[v1alpha1.ArchiveUIDAnnotation] == "" {
-		return true
-	}
-	return b.Status.Cluster != nil && clusterUID != "" && b.Status.Cluster.UID == clusterUID && b.Status.Phase.Final()
-}
-
 // begun is when a backup was begun, or asked for.
 func begun(b *v1alpha1.Backup) time.Time {
 	if t := b.Status.StartTime; t != nil {
@@ -93,7 +86,7 @@ func completed(b *v1alpha1.Backup) time.Time {
 // LastBackup has its name.
 func (s *seen) note(schedule *v1alpha1.Schedule) {
 	st := &schedule.Status
-	b := cmp.Or(s.byName[st.Active], s.byName[st.Active+otherSuffix(schedule)])
+	b := cmp.Or(s.byName[st.Active], s.byName[s.owner.otherName(st.Active)])
 	if b != nil {
 		st.Active, st.LastBackup = b.Name, b.Name
 		if b.Status.Phase.Final() || !b.DeletionTimestamp.IsZero() {

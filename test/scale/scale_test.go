@@ -53,8 +53,8 @@ func TestRequests(t *testing.T) {
 	}
 	api, s3 := take(t, s, 3)
 	t.Logf("first sync: API: %s; S3: %s", api, s3)
-	if api["create backups"] != backups || api["patch backups/status"] != backups {
-		t.Errorf("%d Backup objects were created, and %d statuses written, for %d backups", api["create backups"], api["patch backups/status"], backups)
+	if api["create backups"] != backups || api["update backups/status"] != backups {
+		t.Errorf("%d Backup objects were created, and %d statuses written, for %d backups", api["create backups"], api["update backups/status"], backups)
 	}
 	// A schedule is looked at when something of its backups changed: at the worst once for each, and for itself.
 	if n := api.Of("patch schedules"); n > backups+2*schedules {

@@ -128,7 +128,7 @@ func (s *Server) WaitSynced(ctx context.Context) error {
 			return fmt.Errorf("wait for the backups to be shown: %w", ctx.Err())
 		case <-s.ended:
 			return fmt.Errorf("the server has ended: %w; its log is %s", s.err, s.log)
-		case <-time.After(20 * time.Millisecond):
+		case <-time.After(100 * time.Millisecond): // each look costs the API server, which is measured
 		}
 	}
 }

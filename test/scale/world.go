@@ -77,7 +77,7 @@ func Start(ctx context.Context, opts Options) (_ *World, err error) {
 			err = fmt.Errorf("make a world of %d schedules and %d backups: %w", opts.Schedules, opts.Backups, err)
 		}
 	}()
-	for _, step := range []func(context.Context) error{w.startCluster, w.startStore, w.locate, w.fill, w.schedule} {
+	for _, step := range []func(context.Context) error{w.startCluster, w.startStore, w.locate, w.fill, w.schedule, w.warm} {
 		if err := step(ctx); err != nil {
 			return nil, err
 		}
@@ -149,6 +149,19 @@ func (w *World) startCluster(ctx context.Context) error {
 	err = w.Client.Get(ctx, client.ObjectKey{Name: metav1.NamespaceSystem}, &system)
 	w.uid = string(system.UID)
 	return err
+}
+
+// warm waits until the API server keeps watch over every kind. It begins when one is first asked for, which in other clusters the controllers did long
+// before, and refuses watches for a second.
+func (w *World) warm(ctx context.Context) error {
+	for _, list := range []client.ObjectList{
+		&v1alpha1.BackupList{}, &v1alpha1.BackupStorageLocationList{}, &v1alpha1.DeleteBackupRequestList{}, &v1alpha1.DownloadRequestList{}, &v1alpha1.RestoreList{}, &v1alpha1.ScheduleList{},
+	} {
+		if err := w.Client.List(ctx, list, &client.ListOptions{Namespace: namespace, Raw: &metav1.ListOptions{ResourceVersion: "0"}}); err != nil {
+			return fmt.Errorf("list every kind: %w", err)
+		}
+	}
+	return nil
 }
 
 // startStore starts an S3, and the way to it that the server takes.
