@@ -332,7 +332,8 @@ func TestDeleteElsewhere(t *testing.T) {
 	}
 	var asked []string
 	refuse := errors.New("EC2 is away")
-	able := l.WithElsewhere(func(_ context.Context, uid string) error {
+	able := l.WithElsewhere(func(_ context.Context, what archive.Outside) error {
+		uid := what.UID
 		asked = append(asked, uid)
 		if len(store.keys("tombstones/")) != 1 || !slices.Equal(store.keys("backups/"), files) {
 			t.Errorf("asked while there are %v", store.keys(""))

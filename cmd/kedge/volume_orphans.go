@@ -86,10 +86,7 @@ type orphanRow struct {
 }
 
 func (a *app) orphans(ctx context.Context, out *outputFlag, p *place, flags orphanFlags) error {
-	providers, err := location.VolumeProviders(ctx, &p.object.Spec, nil)
-	if err != nil {
-		return fmt.Errorf("find orphans: %w", err)
-	}
+	providers, noAWS := location.VolumeProviders(ctx, &p.object.Spec, nil)
 	search := &upkeep.Search{
 		Providers: providers, LocationID: p.location.ID(), Before: a.env.Now().Add(-flags.olderThan),
 		Entries: func(ctx context.Context) ([]archive.Entry, error) { return allEntries(ctx, p.location) },
@@ -98,6 +95,12 @@ func (a *app) orphans(ctx context.Context, out *outputFlag, p *place, flags orph
 		if err := a.askCluster(ctx, search); err != nil {
 			return fmt.Errorf("find orphans: %w", err)
 		}
+	}
+	switch {
+	case noAWS != nil && len(search.Providers) == 0:
+		return fmt.Errorf("find orphans: %w", noAWS)
+	case noAWS != nil:
+		a.ui.Warn("what AWS has is not looked at: %v", noAWS)
 	}
 	found, err := search.Find(ctx)
 	if err != nil {
@@ -123,6 +126,7 @@ func (a *app) askCluster(ctx context.Context, search *upkeep.Search) error {
 	if err != nil {
 		return fmt.Errorf("ask the cluster what its restores left (--backups-only does without): %w", err)
 	}
+	search.Providers = append(search.Providers, location.ClusterProvider(ctx, client))
 	search.Volumes = func(ctx context.Context) (pvs []corev1.PersistentVolume, err error) {
 		res := kube.Resource{Version: "v1", Resource: "persistentvolumes"}
 		_, err = client.List(ctx, kube.ListRequest{Path: res.Path("", "")}, func(raw []byte) error {

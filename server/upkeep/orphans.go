@@ -29,7 +29,7 @@ const (
 	OrphanNoBackup     = "NoBackup"     // the location has no backup of that uid
 	OrphanOtherAttempt = "OtherAttempt" // another attempt became the backup
 	OrphanSuperseded   = "Superseded"   // a newer snapshot is there to compare the volume's next copy with
-	OrphanTemporary    = "Temporary"    // a restore that is over needed it
+	OrphanTemporary    = "Temporary"    // a backup or a restore that is over needed it
 	OrphanNoVolume     = "NoPersistentVolume"
 )
 
@@ -74,7 +74,7 @@ func (s *Search) Find(ctx context.Context) ([]Orphan, error) {
 		if !ok {
 			continue
 		}
-		for _, look := range []func(context.Context, plugins.VolumeSnapshotter) ([]Orphan, error){s.ofBackups, s.temporary, s.volumes} {
+		for _, look := range []func(context.Context, plugins.VolumeSnapshotter) ([]Orphan, error){s.ofBackups, s.temporary, s.clones, s.volumes} {
 			some, err := look(ctx, provider)
 			if err != nil {
 				return nil, fmt.Errorf("look for orphans of %s: %w", p.Name(), err)
@@ -114,6 +114,9 @@ func (s *Search) ofBackups(ctx context.Context, p plugins.VolumeSnapshotter) ([]
 	for i := range have {
 		b := &have[i]
 		why := whyUnneeded(b, sealed)
+		if s.Target != "" && b.Tags[volumes.TagCluster] == s.Target && b.Tags[volumes.TagRole] == volumes.RoleTemporary {
+			continue // the next look's
+		}
 		if why == "" && isBase(b) && b.Started.Before(newest[b.Handle]) {
 			why = OrphanSuperseded
 		}
@@ -144,7 +147,7 @@ func whyUnneeded(s *plugins.Snapshot, sealed map[string][]*archive.Entry) string
 	return ""
 }
 
-// temporary finds what restores needed only while they made volumes.
+// temporary finds what restores needed only while they made volumes, and backups while they copied files.
 func (s *Search) temporary(ctx context.Context, p plugins.VolumeSnapshotter) ([]Orphan, error) {
 	if s.Target == "" {
 		return nil, nil
@@ -155,10 +158,31 @@ func (s *Search) temporary(ctx context.Context, p plugins.VolumeSnapshotter) ([]
 	}
 	var found []Orphan
 	for i := range have {
-		if t := &have[i]; s.old(t.Started) && !s.Busy[t.Tags[restored.TagUID]] {
+		if t := &have[i]; s.old(t.Started) && !s.Busy[t.Tags[restored.TagUID]] && !s.Busy[t.Tags[volumes.TagUID]] {
 			o := orphanOf(p, t, OrphanTemporary)
-			o.Restore = t.Tags[restored.TagRestore]
+			o.Restore, o.Backup = t.Tags[restored.TagRestore], t.Tags[volumes.TagBackup]
 			found = append(found, o)
+		}
+	}
+	return found, nil
+}
+
+// clones finds volumes that backups had made of snapshots to copy their files from. Nobody else has ever written to them.
+func (s *Search) clones(ctx context.Context, p plugins.VolumeSnapshotter) ([]Orphan, error) {
+	if _, ok := p.(plugins.VolumeReleaser); !ok || s.Target == "" {
+		return nil, nil
+	}
+	have, err := p.FindVolumes(ctx, map[string]string{volumes.TagLocation: s.LocationID, volumes.TagCluster: s.Target})
+	if err != nil {
+		return nil, err
+	}
+	var found []Orphan
+	for i := range have {
+		if v := &have[i]; s.old(v.Created) && !s.Busy[v.Tags[volumes.TagUID]] {
+			found = append(found, Orphan{
+				Kind: KindVolume, Provider: p.Name(), ID: v.Handle, SizeBytes: v.SizeBytes, Created: v.Created.UTC(), Reason: OrphanTemporary,
+				Claim: v.Tags[volumes.TagClaim], Backup: v.Tags[volumes.TagBackup], Cluster: s.Target,
+			})
 		}
 	}
 	return found, nil
