@@ -6,8 +6,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
@@ -38,7 +40,7 @@ func (p *Provider) createVolume(ctx context.Context, req *plugins.VolumeRequest)
 		return plugins.Volume{}, configured("", "a token, a namespace and a PersistentVolume of a CSI driver are needed")
 	}
 	name := nameOf(req.Token, "volume")
-	class, err := p.storageClass(ctx, req.For)
+	class, err := p.storageClass(ctx, req)
 	if err != nil {
 		return plugins.Volume{}, err
 	}
@@ -64,23 +66,29 @@ func (p *Provider) createVolume(ctx context.Context, req *plugins.VolumeRequest)
 	return made(pv, req.Tags)
 }
 
-// storageClass is what the volume is made with: that of the PersistentVolume, which may be one that the target knows; else one of the driver's.
-func (p *Provider) storageClass(ctx context.Context, pv *corev1.PersistentVolume) (*storagev1.StorageClass, error) {
+// storageClass is what the volume is made with: that of the PersistentVolume, which may be one that the target knows; else the only one of the driver's.
+// A volume of a snapshot is the snapshot's driver's; an empty one may be any driver's.
+func (p *Provider) storageClass(ctx context.Context, req *plugins.VolumeRequest) (*storagev1.StorageClass, error) {
 	all, err := list[storagev1.StorageClass](ctx, p, storageClasses, "")
 	if err != nil {
 		return nil, err
 	}
-	driver := pv.Spec.CSI.Driver
-	all = slices.DeleteFunc(all, func(c *storagev1.StorageClass) bool { return c.Provisioner != driver })
-	for _, c := range all {
-		if c.Name == pv.Spec.StorageClassName {
+	driver, name := req.For.Spec.CSI.Driver, req.For.Spec.StorageClassName
+	of := slices.DeleteFunc(slices.Clone(all), func(c *storagev1.StorageClass) bool { return c.Provisioner != driver })
+	choice := of
+	if req.SnapshotID == "" {
+		choice = all
+	}
+	for _, c := range choice {
+		if c.Name == name {
 			return c, nil
 		}
 	}
-	if len(all) == 1 {
-		return all[0], nil
+	if len(of) == 1 {
+		return of[0], nil
 	}
-	return nil, configured("restore the StorageClass too, or map it to one of the target: --storage-class-mappings", "the cluster has no StorageClass %q of driver %s, and %d others of it", pv.Spec.StorageClassName, driver, len(all))
+	return nil, configured("restore the StorageClass too, or map it to one of the target (--storage-class-mappings)",
+		"the cluster has no StorageClass %q that could make it, and %d others of driver %s", name, len(of), driver)
 }
 
 // askVolume makes the claim that has the volume made, with what it is made of.
@@ -116,10 +124,8 @@ func (p *Provider) source(ctx context.Context, req *plugins.VolumeRequest, name 
 	if !ok || driver != req.For.Spec.CSI.Driver {
 		return 0, configured("", "snapshot %s is not of driver %s", req.SnapshotID, req.For.Spec.CSI.Driver)
 	}
-	tags := map[string]string{"kedge.dev/role": "temporary"}
-	for k, v := range req.Tags {
-		tags[k] = v
-	}
+	tags := map[string]string{}
+	maps.Copy(tags, req.Tags)
 	tags["kedge.dev/role"] = "temporary"
 	m, err := meta(name, "", RoleHelper, req.Token, tags)
 	if err != nil {
@@ -141,17 +147,36 @@ func (p *Provider) source(ctx context.Context, req *plugins.VolumeRequest, name 
 	if err != nil {
 		return 0, err
 	}
+	size, err := p.usable(ctx, req.Namespace, name, req.SnapshotID)
+	if errors.Is(err, plugins.ErrVolumeGone) {
+		err = errors.Join(err, p.dropSource(ctx, req.Namespace, name))
+	}
+	return size, err
+}
+
+// usable waits until a VolumeSnapshot of a snapshot that the driver should have can be used. A driver that complains all the time does not have it.
+func (p *Provider) usable(ctx context.Context, namespace, name, id string) (int64, error) {
 	var c content
-	err = p.until(ctx, readyTime, func(ctx context.Context) (bool, string, error) {
+	var complains time.Time // since
+	err := p.until(ctx, readyTime, func(ctx context.Context) (bool, string, error) {
 		var s snapshot
-		if err := p.get(ctx, snapshots.Path(req.Namespace, name), &s); err != nil {
+		if err := p.get(ctx, snapshots.Path(namespace, name), &s); err != nil {
 			return false, "", err
 		}
 		c = content{}
 		if err := p.get(ctx, contents.Path("", name), &c); err != nil {
 			return false, "", err
 		}
-		return s.Status.Ready && s.Status.Content == name, "snapshot " + req.SnapshotID + " is not ready: " + s.Status.Error.String() + c.Status.Error.String(), nil
+		said := c.Status.Error.String()
+		switch now := p.opts.Now(); {
+		case said == "":
+			complains = time.Time{}
+		case complains.IsZero():
+			complains = now
+		case now.Sub(complains) > complainTime:
+			return false, "", missing("", "snapshot %s is not there, or not usable: %s", id, said)
+		}
+		return s.Status.Ready && s.Status.Content == name, "snapshot " + id + " is not ready: " + cmp.Or(said, s.Status.Error.String()), nil
 	})
 	return c.Status.RestoreSize, err
 }
@@ -175,7 +200,7 @@ func (p *Provider) bound(ctx context.Context, req *plugins.VolumeRequest, class 
 			return true, "", p.get(ctx, volumes.Path("", claim.Spec.VolumeName), pv)
 		}
 		if wait && claim.Annotations[selectedNode] == "" { // a provisioner that could not do it there takes the node away
-			node, err := p.node(ctx, req)
+			node, err := p.node(ctx, req, class.Provisioner)
 			if err != nil {
 				return false, "", err
 			}
@@ -189,7 +214,7 @@ func (p *Provider) bound(ctx context.Context, req *plugins.VolumeRequest, class 
 }
 
 // node chooses one that has the driver, where the volume could be used before if there is such a one.
-func (p *Provider) node(ctx context.Context, req *plugins.VolumeRequest) (string, error) {
+func (p *Provider) node(ctx context.Context, req *plugins.VolumeRequest, driver string) (string, error) {
 	withDriver, err := list[storagev1.CSINode](ctx, p, csiNodes, "")
 	if err != nil {
 		return "", err
@@ -200,7 +225,7 @@ func (p *Provider) node(ctx context.Context, req *plugins.VolumeRequest) (string
 	}
 	drivers := map[string]bool{}
 	for _, n := range withDriver {
-		drivers[n.Name] = slices.ContainsFunc(n.Spec.Drivers, func(d storagev1.CSINodeDriver) bool { return d.Name == req.For.Spec.CSI.Driver })
+		drivers[n.Name] = slices.ContainsFunc(n.Spec.Drivers, func(d storagev1.CSINodeDriver) bool { return d.Name == driver })
 	}
 	rank := func(n *corev1.Node) int {
 		r := 0
@@ -217,7 +242,7 @@ func (p *Provider) node(ctx context.Context, req *plugins.VolumeRequest) (string
 	}
 	all = slices.DeleteFunc(all, func(n *corev1.Node) bool { return !drivers[n.Name] })
 	if len(all) == 0 {
-		return "", configured("", "no node has driver %s", req.For.Spec.CSI.Driver)
+		return "", configured("", "no node has driver %s", driver)
 	}
 	best := slices.MinFunc(all, func(a, b *corev1.Node) int { return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a.Name, b.Name)) })
 	return best.Name, nil

@@ -162,6 +162,7 @@ func (f *Filler) unmade(row *archive.Volume) bool {
 
 // fillNew restores the files of a copy into a new volume, and makes pv, in place, the PersistentVolume of it.
 func (f *Filler) fillNew(ctx context.Context, provider plugins.VolumeSnapshotter, ask plugins.VolumeRequest, req Request, pv *corev1.PersistentVolume) (plugins.Volume, error) {
+	ask.SnapshotID, ask.Token = "", ask.Token+"/files"
 	made, err := provider.CreateVolume(ctx, ask)
 	if err != nil {
 		return plugins.Volume{}, fmt.Errorf("make a volume for the files of claim %s/%s: %w", req.Row.Namespace, req.Row.Claim, err)

@@ -76,7 +76,7 @@ type Request struct {
 // was, and nothing was made that the same token does not find again. It prefers the provider's snapshot, which is quicker, to the copy; from says
 // which it was.
 func (f *Filler) Fill(ctx context.Context, req Request, pv *corev1.PersistentVolume) (made plugins.Volume, from string, err error) {
-	if req.Row.InPlace() || req.Row.SnapshotID == "" && f.unmade(&req.Row) {
+	if req.Row.InPlace() || f.unmade(&req.Row) {
 		made, err = f.fillFolder(ctx, req, pv)
 		return made, "copy " + req.Row.CopyID, err
 	}
@@ -98,6 +98,10 @@ func (f *Filler) Fill(ctx context.Context, req Request, pv *corev1.PersistentVol
 		return made, "copy " + req.Row.CopyID, err
 	}
 	made, err = provider.CreateVolume(ctx, ask)
+	if errors.Is(err, plugins.ErrVolumeGone) && req.Row.CopyKind == files.Kind {
+		made, err = f.fillNew(ctx, provider, ask, req, pv)
+		return made, "copy " + req.Row.CopyID, err
+	}
 	if err != nil {
 		return plugins.Volume{}, "", fmt.Errorf("make a volume of snapshot %s for claim %s/%s: %w", ask.SnapshotID, req.Row.Namespace, req.Row.Claim, err)
 	}

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -228,4 +229,43 @@ func TestCSISnapshot(t *testing.T) {
 	w.has(t, 0, 1)
 	w.local(t, "backup", "delete", "moment", "--yes")
 	w.has(t, 0, 0)
+}
+
+// TestCSICopy: what goes into the location is of one moment, read from a clone of a snapshot, neither of which is left; the claim gets a new volume with
+// these files though the driver has nothing of the old one any more. A backup with both has both, and the copy serves where the snapshot is gone.
+func TestCSICopy(t *testing.T) {
+	w := openCSI(t)
+	before := w.tree(t)
+	w.kedge(t, "backup", "create", "copy", "--include-namespaces", "shop", "--volumes", "copy", "--wait")
+	w.has(t, 1, 0)
+	w.kedge(t, "backup", "create", "both", "--include-namespaces", "shop", "--volumes", "both", "--wait")
+	w.has(t, 1, 1)
+	w.lose(t)
+	w.has(t, 0, 1)
+	w.kedge(t, "restore", "create", "from-copy", "--from-backup", "copy", "--include-namespaces", "shop", "--wait")
+	if diff := cmp.Diff(before, w.tree(t)); diff != "" {
+		t.Errorf("the files of the copy differ (-before +after):\n%s", diff)
+	}
+	w.has(t, 1, 1)
+	w.lose(t)
+	w.removeSnapshots(t)
+	w.kedge(t, "restore", "create", "from-both", "--from-backup", "both", "--include-namespaces", "shop", "--wait")
+	if diff := cmp.Diff(before, w.tree(t)); diff != "" {
+		t.Errorf("the files of the other copy differ (-before +after):\n%s", diff)
+	}
+}
+
+// removeSnapshots has the storage lose its snapshots.
+func (w *csiWorld) removeSnapshots(t *testing.T) {
+	t.Helper()
+	dir := w.cluster.Node().CSIFolders("snapshots")
+	entries, err := os.ReadDir(dir)
+	if err != nil || len(entries) == 0 {
+		t.Fatalf("no snapshots are in %s: %v", dir, err)
+	}
+	for _, e := range entries {
+		if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
