@@ -207,6 +207,24 @@ func (w *csiWorld) lose(t *testing.T) {
 	})
 }
 
+// killBackup kills a backup while its snapshot is made.
+func (w *csiWorld) killBackup(t *testing.T) {
+	t.Helper()
+	cmd := w.command(t.Context(), "backup", "create", "killed", "--include-namespaces", "shop", "--volumes", "snapshot")
+	cmd.Env = append(cmd.Env, "KEDGE_LOCAL=true")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	w.until(t, "the backup asks for a snapshot", func(ctx context.Context) (bool, string) {
+		asked, err := w.objects.Resource(volumeSnapshots).List(ctx, metav1.ListOptions{})
+		return err == nil && len(asked.Items) > 0, fmt.Sprint(err)
+	})
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait() // it was killed
+}
+
 // TestCSISnapshot: a snapshot of a CSI driver outlives the namespace; a restore gives the claim a new volume of it, which the driver owns as it owned
 // the first; nothing else is left of either; and the deletion of the backup deletes the snapshot.
 func TestCSISnapshot(t *testing.T) {
@@ -215,6 +233,9 @@ func TestCSISnapshot(t *testing.T) {
 	if len(before) < 30 {
 		t.Fatalf("there are %d files only", len(before))
 	}
+	w.killBackup(t)
+	w.local(t, "volume", "orphans", "--older-than", "0s", "--delete", "--yes")
+	w.has(t, 1, 0)
 	w.local(t, "backup", "create", "moment", "--include-namespaces", "shop", "--volumes", "snapshot")
 	w.has(t, 1, 1)
 	w.exec(t, "shop", "db", strings.NewReader("later"), "/app", "put", "/data/later")
