@@ -34,8 +34,10 @@ const Name = "csi"
 const (
 	// LabelRole says what an object is for: RoleSnapshot or RoleHelper.
 	LabelRole = "kedge.dev/csi-role"
-	// RoleSnapshot is on the objects of a snapshot that is kept, RoleHelper on those of a volume that is made of one.
-	RoleSnapshot, RoleHelper = "snapshot", "helper"
+	// RoleSnapshot is on the objects of a snapshot that is kept.
+	RoleSnapshot = "snapshot"
+	// RoleHelper is on those of a volume that is made of one.
+	RoleHelper = "helper"
 
 	labelToken       = "kedge.dev/csi-token"   //nolint:gosec // a label's name
 	annotationTags   = "kedge.dev/csi-tags"    // JSON
@@ -56,10 +58,10 @@ const (
 const (
 	attributeClass         = "snapshotClass"
 	attributeStorageClass  = "storageClass"
-	attributeParameters    = "snapshotParameters"        // JSON
-	attributeSpec          = "persistentVolume"          // JSON: what a PersistentVolume of a volume says of it
-	annotationSecretName   = "deletion-secret-name"      //nolint:gosec // a name's end
-	annotationSecretSpace  = "deletion-secret-namespace" //nolint:gosec // a name's end
+	attributeParameters    = "snapshotParameters" // JSON
+	attributeSpec          = "persistentVolume"   // JSON: what a PersistentVolume of a volume says of it
+	annotationSecretName   = "deletion-secret-name"
+	annotationSecretSpace  = "deletion-secret-namespace"
 	annotationSecretPrefix = "snapshot.storage.kubernetes.io/"
 )
 

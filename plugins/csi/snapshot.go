@@ -439,11 +439,10 @@ func (p *Provider) destroy(ctx context.Context, name string) error {
 	}
 	err := p.until(ctx, readyTime, func(ctx context.Context) (bool, string, error) {
 		var c content
-		err := p.get(ctx, path, &c)
-		if unlessGone(err) != nil {
-			return false, "", err
+		if err := p.get(ctx, path, &c); err != nil {
+			return true, "", unlessGone(err)
 		}
-		return err != nil || c.Metadata.DeletionTimestamp != nil || c.Status.Handle != "", "the status of content " + name + " does not name the snapshot: " + c.Status.Error.String(), nil
+		return c.Metadata.DeletionTimestamp != nil || c.Status.Handle != "", "the status of content " + name + " does not name the snapshot: " + c.Status.Error.String(), nil
 	})
 	if err != nil {
 		return err

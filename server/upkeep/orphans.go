@@ -93,6 +93,7 @@ func (s *Search) ofBackups(ctx context.Context, p plugins.VolumeSnapshotter) ([]
 		tags[volumes.TagCluster] = s.Cluster
 	}
 	have, err := p.FindSnapshots(ctx, tags)
+	have = slices.DeleteFunc(have, s.isTemporary)
 	if err != nil || len(have) == 0 {
 		return nil, err
 	}
@@ -114,9 +115,6 @@ func (s *Search) ofBackups(ctx context.Context, p plugins.VolumeSnapshotter) ([]
 	for i := range have {
 		b := &have[i]
 		why := whyUnneeded(b, sealed)
-		if s.Target != "" && b.Tags[volumes.TagCluster] == s.Target && b.Tags[volumes.TagRole] == volumes.RoleTemporary {
-			continue // the next look's
-		}
 		if why == "" && isBase(b) && b.Started.Before(newest[b.Handle]) {
 			why = OrphanSuperseded
 		}
@@ -128,6 +126,11 @@ func (s *Search) ofBackups(ctx context.Context, p plugins.VolumeSnapshotter) ([]
 		found = append(found, o)
 	}
 	return found, nil
+}
+
+// isTemporary says that the next look finds the snapshot.
+func (s *Search) isTemporary(b plugins.Snapshot) bool {
+	return s.Target != "" && b.Tags[volumes.TagCluster] == s.Target && b.Tags[volumes.TagRole] == volumes.RoleTemporary
 }
 
 func isBase(s *plugins.Snapshot) bool { return s.Tags[volumes.TagRole] == volumes.RoleBase }

@@ -12,6 +12,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
@@ -65,12 +66,8 @@ var csiPackages = []string{provisionerModule + "/cmd/csi-provisioner", snapshott
 // csiRecipe builds the controllers, which replace modules of their own and so cannot be installed as they are, and the driver; the definitions of
 // snapshots' kinds lie beside them.
 func csiRecipe() recipe {
-	goMod := "module kedge.dev/kedge/test/testbed/csi\n\ngo 1.26.0\n\ntool (\n"
-	for _, pkg := range csiPackages {
-		goMod += "\t" + pkg + "\n"
-	}
-	goMod += fmt.Sprintf(")\n\nrequire (\n\t%s v%s\n\t%s v%s\n\tk8s.io/kubelet v%s\n)\n",
-		provisionerModule, ProvisionerVersion, snapshotterModule, SnapshotterVersion, kubeletAPIVersion)
+	goMod := fmt.Sprintf("module kedge.dev/kedge/test/testbed/csi\n\ngo 1.26.0\n\ntool (\n\t%s\n)\n\nrequire (\n\t%s v%s\n\t%s v%s\n\tk8s.io/kubelet v%s\n)\n",
+		strings.Join(csiPackages, "\n\t"), provisionerModule, ProvisionerVersion, snapshotterModule, SnapshotterVersion, kubeletAPIVersion)
 	sum := sha256.Sum256([]byte(csiMain + goMod))
 	return recipe{
 		name:    "csi",
@@ -100,7 +97,7 @@ func copyCRDs(ctx context.Context, src, out string, p *progress) error {
 	}
 	for _, name := range []string{"volumesnapshotclasses", "volumesnapshotcontents", "volumesnapshots"} {
 		file := "snapshot.storage.k8s.io_" + name + ".yaml"
-		text, err := os.ReadFile(filepath.Join(string(trimLine(dir)), "config", "crd", file))
+		text, err := os.ReadFile(filepath.Join(strings.TrimSpace(string(dir)), "config", "crd", file))
 		if err != nil {
 			return err
 		}
@@ -109,13 +106,6 @@ func copyCRDs(ctx context.Context, src, out string, p *progress) error {
 		}
 	}
 	return nil
-}
-
-func trimLine(line []byte) []byte {
-	for len(line) > 0 && line[len(line)-1] == '\n' {
-		line = line[:len(line)-1]
-	}
-	return line
 }
 
 // driver is the command line of the CSI driver on the node; nil where there is none.
