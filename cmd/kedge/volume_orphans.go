@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -13,6 +14,7 @@ import (
 	"kedge.dev/kedge/backup/archive"
 	"kedge.dev/kedge/internal/kube"
 	"kedge.dev/kedge/internal/term"
+	"kedge.dev/kedge/plugins"
 	"kedge.dev/kedge/server/location"
 	"kedge.dev/kedge/server/upkeep"
 )
@@ -102,7 +104,7 @@ func (a *app) orphans(ctx context.Context, out *outputFlag, p *place, flags orph
 	case noAWS != nil:
 		a.ui.Warn("what AWS has is not looked at: %v", noAWS)
 	}
-	found, err := search.Find(ctx)
+	found, err := a.findOrphans(ctx, search)
 	if err != nil {
 		return fmt.Errorf("find orphans: %w", err)
 	}
@@ -115,6 +117,24 @@ func (a *app) orphans(ctx context.Context, out *outputFlag, p *place, flags orph
 	}
 	deleteErr := a.deleteOrphans(ctx, search, &list, flags)
 	return errors.Join(a.printOrphans(out, &list), deleteErr)
+}
+
+// findOrphans looks with each provider. One that nobody gave access to is told of, where the cluster has snapshots of its own.
+func (a *app) findOrphans(ctx context.Context, search *upkeep.Search) (found []upkeep.Orphan, err error) {
+	for _, p := range search.Providers {
+		one := *search
+		one.Providers = []plugins.VolumeProvider{p}
+		some, err := one.Find(ctx)
+		switch {
+		case err != nil && upkeep.Unreached(err, search.Providers):
+			a.ui.Warn("what %s has is not looked at: %v", p.Name(), err)
+		case err != nil:
+			return nil, err
+		}
+		found = append(found, some...)
+	}
+	slices.SortStableFunc(found, func(a, b upkeep.Orphan) int { return a.Created.Compare(b.Created) })
+	return found, nil
 }
 
 // askCluster has the search look at what restores into the cluster left.

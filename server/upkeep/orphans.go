@@ -3,6 +3,7 @@ package upkeep
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -64,6 +65,15 @@ type Search struct {
 	Busy map[string]bool
 	// Before is when an orphan was made at the latest.
 	Before time.Time
+}
+
+// Unreached says of an error of Find for one provider that it is no failure: that one cannot be reached without access that nobody gave, and another
+// one takes the cluster's snapshots.
+func Unreached(err error, all []plugins.VolumeProvider) bool {
+	return errors.Is(err, plugins.ErrAccess) && slices.ContainsFunc(all, func(p plugins.VolumeProvider) bool {
+		takes, ok := p.(interface{ Takes() bool })
+		return ok && takes.Takes()
+	})
 }
 
 // Find gives the orphans, the oldest first. With an error there are none: nothing is said where something could not be looked at.

@@ -34,7 +34,9 @@ func (r *Reconciler) sweep(ctx context.Context, object *v1alpha1.BackupStorageLo
 			Providers: []plugins.VolumeProvider{p}, LocationID: place.Archive.ID(), Entries: place.Entries, Cluster: cluster, Target: cluster,
 			Busy: busy, Before: r.Now().Add(-SafeAge),
 		}
-		failed = append(failed, r.removeOrphans(ctx, object, search))
+		if err := r.removeOrphans(ctx, object, search); !Unreached(err, providers) {
+			failed = append(failed, err)
+		}
 	}
 	return true, errors.Join(failed...)
 }
