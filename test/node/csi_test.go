@@ -5,6 +5,7 @@ package node_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -59,24 +60,19 @@ func csiManifest(namespace, name, class, source string) string {
 	).Replace(claimAndPod)
 }
 
-// TestCSITestbed: the testbed's CSI driver makes a volume that a pod writes to, the snapshot controller a snapshot of it, and the driver a volume of
-// that, which another pod reads.
-func TestCSITestbed(t *testing.T) {
-	w := newWorld(t, testbed.WithCSI())
+// csiControllers: the testbed's CSI driver has made a volume that a pod writes to, the snapshot controller makes a snapshot of it, and the driver a volume
+// of that, which another pod reads. In the end only the first is left.
+func csiControllers(t *testing.T, w *world) {
 	client, err := dynamic.NewForConfig(w.cluster.Master())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := w.cluster.ApplyYAML(t.Context(), csiManifest("default", "first", testbed.CSIWaitClass, "")); err != nil {
-		t.Fatal(err)
-	}
-	w.ready(t, "default", "first")
-	w.exec(t, "default", "first", strings.NewReader("before"), "/app", "put", "/data/note")
+	w.exec(t, "default", "app", strings.NewReader("before"), "/app", "put", "/data/note")
 	err = w.cluster.ApplyYAML(t.Context(), `
 apiVersion: snapshot.storage.k8s.io/v1
 kind: VolumeSnapshot
 metadata: {name: moment, namespace: default}
-spec: {volumeSnapshotClassName: csi, source: {persistentVolumeClaimName: first}}
+spec: {volumeSnapshotClassName: csi, source: {persistentVolumeClaimName: app}}
 `)
 	if err != nil {
 		t.Fatal(err)
@@ -89,8 +85,8 @@ spec: {volumeSnapshotClassName: csi, source: {persistentVolumeClaimName: first}}
 		ready, _, _ := unstructured.NestedBool(s.Object, "status", "readyToUse")
 		return ready, w.cluster.Log("csi-snapshotter", 1000) + w.cluster.Log("snapshot-controller", 1000)
 	})
-	w.exec(t, "default", "first", strings.NewReader("after"), "/app", "put", "/data/note")
-	err = w.cluster.ApplyYAML(t.Context(), csiManifest("default", "second", testbed.CSIClass, "dataSource: {apiGroup: snapshot.storage.k8s.io, kind: VolumeSnapshot, name: moment}"))
+	w.exec(t, "default", "app", strings.NewReader("after"), "/app", "put", "/data/note")
+	err = w.cluster.ApplyYAML(t.Context(), csiManifest("default", "second", testbed.CSIWaitClass, "dataSource: {apiGroup: snapshot.storage.k8s.io, kind: VolumeSnapshot, name: moment}"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,6 +94,17 @@ spec: {volumeSnapshotClassName: csi, source: {persistentVolumeClaimName: first}}
 	if got := w.exec(t, "default", "second", nil, "/app", "cat", "/data/note"); got != "before" {
 		t.Errorf("the volume of the snapshot has %q", got)
 	}
+	if err := errors.Join(
+		w.clients.CoreV1().Pods("default").Delete(t.Context(), "second", metav1.DeleteOptions{}),
+		w.clients.CoreV1().PersistentVolumeClaims("default").Delete(t.Context(), "second", metav1.DeleteOptions{}),
+		client.Resource(volumeSnapshots).Namespace("default").Delete(t.Context(), "moment", metav1.DeleteOptions{}),
+	); err != nil {
+		t.Fatal(err)
+	}
+	w.until(t, "the driver has one volume and no snapshot", func(context.Context) (bool, string) {
+		volumes, snapshots := folders(t, w, "volumes"), folders(t, w, "snapshots")
+		return len(volumes) == 1 && len(snapshots) == 0, fmt.Sprint(volumes, snapshots)
+	})
 }
 
 // csiWorld is a cluster with Kedge and an application whose claim is of a CSI driver with snapshots.

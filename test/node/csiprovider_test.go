@@ -82,6 +82,7 @@ func TestCSIProvider(t *testing.T) {
 		t.Fatalf("the handle is %q, %v", handle, ok)
 	}
 	tags := map[string]string{"kedge.dev/backup-uid": "u", "odd": "b*?1", "empty": ""}
+	t.Run("Controllers", func(t *testing.T) { csiControllers(t, w) })
 	t.Run("CutOff", func(t *testing.T) { csiCutOff(t, w, handle, tags) })
 	t.Run("Snapshot", func(t *testing.T) { csiTwice(t, w, handle, tags) })
 	t.Run("Volume", func(t *testing.T) { csiVolume(t, w, handle, pv, tags) })

@@ -150,7 +150,8 @@ func (c *Cluster) startCSI(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := c.startCSIControllers(); err != nil {
+	controllers, err := c.startCSIControllers()
+	if err != nil {
 		return err
 	}
 	clients, err := kubernetes.NewForConfig(c.Master())
@@ -168,10 +169,10 @@ func (c *Cluster) startCSI(ctx context.Context) error {
 			}
 		}
 		return errors.New("the kubelet has not registered it")
-	}, n.process)
+	}, append(controllers, n.process)...)
 }
 
-func (c *Cluster) startCSIControllers() error {
+func (c *Cluster) startCSIControllers() (started []*process, err error) {
 	access := []string{"--kubeconfig=" + c.files("master.kubeconfig")}
 	socket := "--csi-address=" + c.node.file("csi.sock")
 	for name, flags := range map[string][]string{
@@ -179,9 +180,11 @@ func (c *Cluster) startCSIControllers() error {
 		"csi-snapshotter":     {socket, "--extra-create-metadata", "--retry-interval-start=200ms", "--kube-api-qps=100", "--kube-api-burst=200"},
 		"snapshot-controller": {"--retry-interval-start=200ms", "--kube-api-qps=100", "--kube-api-burst=200"},
 	} {
-		if _, err := c.start(name, filepath.Join(c.node.programs.csi, name), append(flags, access...)...); err != nil {
-			return err
+		p, err := c.start(name, filepath.Join(c.node.programs.csi, name), append(flags, access...)...)
+		if err != nil {
+			return nil, err
 		}
+		started = append(started, p)
 	}
-	return nil
+	return started, nil
 }

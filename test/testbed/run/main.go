@@ -33,7 +33,7 @@ func run(ctx context.Context) error {
 	minio := flag.Bool("minio", false, "with -build-only: build minio too, which tests of encryption and web identities use")
 	noControllers := flag.Bool("no-controllers", false, "start no controller managers")
 	node := flag.Bool("node", false, "give each cluster a node that runs pods (root on Linux, Debian's package tools, Kubernetes 1.31 or later); with -build-only: build what nodes need, where they can run")
-	csi := flag.Bool("csi", false, "with -node: give it a CSI driver whose volumes can be snapshotted; with -build-only: build that too")
+	csi := flag.Bool("csi", false, "with -node: give it a CSI driver whose volumes can be snapshotted; with -build-only: build that too, where nodes can run")
 	flag.Parse()
 	if flag.NArg() > 0 {
 		return fmt.Errorf("unexpected argument %q", flag.Arg(0))
@@ -67,16 +67,14 @@ func build(ctx context.Context, versions []string, node, csi, minio bool) error 
 		if node {
 			err = testbed.BuildNode(ctx, version)
 		}
+		if node && csi && err == nil {
+			err = testbed.BuildCSI(ctx)
+		}
 		if errors.Is(err, testbed.ErrNoNode) { // tests that want one are skipped
 			fmt.Fprintln(os.Stderr, "testbed: nothing is built for nodes:", err)
 			err = nil
 		}
 		if err != nil {
-			return err
-		}
-	}
-	if csi {
-		if err := testbed.BuildCSI(ctx); err != nil {
 			return err
 		}
 	}
