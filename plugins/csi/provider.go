@@ -72,8 +72,10 @@ const (
 	momentTime = 5 * time.Minute
 	// readyTime is how long a driver may take for what takes no copying: to find a snapshot, to delete something.
 	readyTime = 3 * time.Minute
-	// complainTime is how long a driver may complain of a snapshot, which its sidecar asks for again and again, until that is taken for gone.
-	complainTime = 20 * time.Second
+	// goneTime is how long a driver may complain of a snapshot, which its sidecar asks for again and again, until that is taken for gone.
+	goneTime = 20 * time.Second
+	// failTime is how long it may complain of the making of one, until that is given up.
+	failTime = time.Minute
 	// fillTime is how long it may take to make a volume of a snapshot, which may be a copy of all bytes.
 	fillTime = 2 * time.Hour
 )

@@ -3,6 +3,7 @@ package csi
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -205,12 +206,16 @@ func pinned(m metav1.ObjectMeta, driver, class, mode, handle, namespace string) 
 // moment waits until a VolumeSnapshot has a content whose snapshot exists with the driver.
 func (p *Provider) moment(ctx context.Context, namespace, name string) (*content, error) {
 	made := &content{}
+	complains := p.complaint(failTime)
 	err := p.until(ctx, momentTime, func(ctx context.Context) (bool, string, error) {
 		var s snapshot
 		if err := p.get(ctx, snapshots.Path(namespace, name), &s); err != nil {
 			return false, "", err
 		}
 		said := "VolumeSnapshot " + namespace + "/" + name + ": " + s.Status.Error.String()
+		if complains(s.Status.Error) {
+			return false, "", errors.New(said)
+		}
 		if s.Status.Content == "" {
 			return false, said, nil
 		}
@@ -221,6 +226,22 @@ func (p *Provider) moment(ctx context.Context, namespace, name string) (*content
 		return made.Status.Handle != "", said, nil
 	})
 	return made, err
+}
+
+// complaint gives what says whether a driver has complained of something, each time that it was looked at, for so long.
+func (p *Provider) complaint(limit time.Duration) func(*snapshotError) bool {
+	var since time.Time
+	return func(e *snapshotError) bool {
+		switch now := p.opts.Now(); {
+		case e.String() == "":
+			since = time.Time{}
+		case since.IsZero():
+			since = now
+		default:
+			return now.Sub(since) > limit
+		}
+		return false
+	}
 }
 
 func (c *content) id() string { return c.Spec.Driver + "/" + c.Spec.Source.Snapshot }

@@ -9,7 +9,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
@@ -157,7 +156,7 @@ func (p *Provider) source(ctx context.Context, req *plugins.VolumeRequest, name 
 // usable waits until a VolumeSnapshot of a snapshot that the driver should have can be used. A driver that complains all the time does not have it.
 func (p *Provider) usable(ctx context.Context, namespace, name, id string) (int64, error) {
 	var c content
-	var complains time.Time // since
+	complains := p.complaint(goneTime)
 	err := p.until(ctx, readyTime, func(ctx context.Context) (bool, string, error) {
 		var s snapshot
 		if err := p.get(ctx, snapshots.Path(namespace, name), &s); err != nil {
@@ -168,12 +167,7 @@ func (p *Provider) usable(ctx context.Context, namespace, name, id string) (int6
 			return false, "", err
 		}
 		said := c.Status.Error.String()
-		switch now := p.opts.Now(); {
-		case said == "":
-			complains = time.Time{}
-		case complains.IsZero():
-			complains = now
-		case now.Sub(complains) > complainTime:
+		if complains(c.Status.Error) {
 			return false, "", missing("", "snapshot %s is not there, or not usable: %s", id, said)
 		}
 		return s.Status.Ready && s.Status.Content == name, "snapshot " + id + " is not ready: " + cmp.Or(said, s.Status.Error.String()), nil

@@ -13,6 +13,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/dynamic"
 
 	"kedge.dev/kedge/internal/kube"
 	"kedge.dev/kedge/plugins"
@@ -84,6 +86,7 @@ func TestCSIProvider(t *testing.T) {
 	tags := map[string]string{"kedge.dev/backup-uid": "u", "odd": "b*?1", "empty": ""}
 	t.Run("Controllers", func(t *testing.T) { csiControllers(t, w) })
 	t.Run("CutOff", func(t *testing.T) { csiCutOff(t, w, handle, tags) })
+	t.Run("Refused", func(t *testing.T) { csiRefused(t, w, handle, tags) })
 	t.Run("Snapshot", func(t *testing.T) { csiTwice(t, w, handle, tags) })
 	t.Run("Volume", func(t *testing.T) { csiVolume(t, w, handle, pv, tags) })
 }
@@ -118,6 +121,54 @@ func csiCutOff(t *testing.T, w *world, handle string, tags map[string]string) {
 	}
 	if found, err = p.FindSnapshots(t.Context(), tags); err != nil || len(found) > 0 {
 		t.Errorf("still found: %v, %v", found, err)
+	}
+}
+
+// csiRefused: a driver that cannot take a snapshot is not waited for as long as one that does not answer, and what was asked for goes. The class that is
+// marked for Kedge is the one that is used.
+func csiRefused(t *testing.T, w *world, handle string, tags map[string]string) {
+	err := w.cluster.ApplyYAML(t.Context(), `
+apiVersion: snapshot.storage.k8s.io/v1
+kind: VolumeSnapshotClass
+metadata: {name: refusing, labels: {kedge.dev/csi-volumesnapshot-class: "true"}}
+driver: `+testbed.CSIDriver+`
+deletionPolicy: Retain
+parameters: {refuse: the array is full}
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := kube.New(w.cluster.Master(), kube.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	quick := csi.New(t.Context(), client, csi.Options{Now: func() time.Time { return began.Add(20 * time.Since(began)) }})
+	_, err = quick.Snapshot(t.Context(), plugins.SnapshotRequest{Token: "refused", Handles: []string{handle}, Tags: tags})
+	if err == nil || !strings.Contains(err.Error(), "the array is full") || !quick.Takes() {
+		t.Errorf("refused with %v", err)
+	}
+	if waited := 20 * time.Since(began); waited > 4*time.Minute {
+		t.Errorf("waited for %s", waited)
+	}
+	p := csiProvider(t, w)
+	found, err := p.FindSnapshots(t.Context(), tags)
+	if err != nil || len(found) != 1 {
+		t.Fatalf("found %v, %v", found, err)
+	}
+	if err := p.DeleteSnapshot(t.Context(), found[0].ID); err != nil {
+		t.Error(err)
+	}
+	if found, err = p.FindSnapshots(t.Context(), tags); err != nil || len(found) > 0 || len(folders(t, w, "snapshots")) > 0 {
+		t.Errorf("still found: %v, %v", found, err)
+	}
+	classes := schema.GroupVersionResource{Group: "snapshot.storage.k8s.io", Version: "v1", Resource: "volumesnapshotclasses"}
+	objects, err := dynamic.NewForConfig(w.cluster.Master())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := objects.Resource(classes).Delete(t.Context(), "refusing", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
 	}
 }
 
