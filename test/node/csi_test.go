@@ -3,6 +3,7 @@
 package node_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -259,12 +260,40 @@ func TestCSISnapshot(t *testing.T) {
 	w.has(t, 0, 0)
 }
 
+// copyWithKill makes a backup whose servers are killed when the clone is there. Another one goes on.
+func (w *csiWorld) copyWithKill(t *testing.T) {
+	t.Helper()
+	cmd := w.command(t.Context(), "backup", "create", "copy", "--include-namespaces", "shop", "--volumes", "copy", "--wait")
+	var said bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &said, &said
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	w.until(t, "there is a clone", func(ctx context.Context) (bool, string) {
+		list, err := w.clients.CoreV1().PersistentVolumeClaims(moverNamespace).List(ctx, metav1.ListOptions{LabelSelector: "kedge.dev/csi-role"})
+		return err == nil && len(list.Items) > 0, said.String()
+	})
+	pods, err := w.servers(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := int64(0)
+	for i := range pods {
+		if err := w.clients.CoreV1().Pods(kedgeNamespace).Delete(t.Context(), pods[i].Name, metav1.DeleteOptions{GracePeriodSeconds: &now}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Fatalf("the backup after the kill: %v\n%s%s\n%s", err, said.String(), w.serverLog(), w.state(t))
+	}
+}
+
 // TestCSICopy: what goes into the location is of one moment, read from a clone of a snapshot, neither of which is left; the claim gets a new volume with
-// these files though the driver has nothing of the old one any more. A backup with both has both, and the copy serves where the snapshot is gone.
+// these files though the driver has nothing of the old one any more. That is so though the servers are killed while the files are copied. A backup with both has both, and the copy serves where the snapshot is gone.
 func TestCSICopy(t *testing.T) {
 	w := openCSI(t)
 	before := w.tree(t)
-	w.kedge(t, "backup", "create", "copy", "--include-namespaces", "shop", "--volumes", "copy", "--wait")
+	w.copyWithKill(t)
 	w.has(t, 1, 0)
 	w.kedge(t, "backup", "create", "both", "--include-namespaces", "shop", "--volumes", "both", "--wait")
 	w.has(t, 1, 1)
