@@ -19,8 +19,8 @@ build: ## build bin/kedge, one static binary
 	CGO_ENABLED=0 go build -trimpath -ldflags "$(LDFLAGS)" -o bin/kedge ./cmd/kedge
 
 .PHONY: testbed
-testbed: ## build the real servers that tests use into the user's cache (about 25 CPU minutes, once)
-	go run ./test/testbed/run --versions $(VERSIONS) --s3 --node --build-only
+testbed: ## build the real servers that tests use into the user's cache (about 33 CPU minutes, once)
+	go run ./test/testbed/run --versions $(VERSIONS) --s3 --node --csi --build-only
 
 .PHONY: test
 test: testbed ## run all tests, on real API servers and real S3

@@ -226,7 +226,8 @@ type pass struct {
 	hooks    *hooks.Set
 	also     []string
 	progress *progress
-	attempt  string // whose snapshots providers may have; "" where none was asked for
+	attempt  string // whose snapshots the providers in asked may have; "" where none was asked for
+	asked    []plugins.VolumeProvider
 }
 
 // prepare checks the request.

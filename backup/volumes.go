@@ -66,7 +66,7 @@ func (p *pass) takeVolumes(ctx context.Context, r *reading, location string, w *
 		LocationID: location, Name: p.req.Name, UID: p.req.UID, Attempt: w.Attempt(), Began: began, ClusterUID: r.cluster.UID,
 		Claims: r.claims.sorted(), Policies: p.policies, Pods: pods,
 	})
-	if taker.Asked() {
+	if p.asked = taker.Asked(); len(p.asked) > 0 {
 		p.attempt = w.Attempt()
 	}
 	if err != nil {
@@ -102,7 +102,7 @@ func (p *pass) discardVolumes(ctx context.Context, location string) error {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), discardTime)
 	defer cancel()
-	err := volumes.Remove(ctx, p.Providers, map[string]string{volumes.TagAttempt: p.attempt, volumes.TagLocation: location})
+	err := volumes.Remove(ctx, p.asked, map[string]string{volumes.TagAttempt: p.attempt, volumes.TagLocation: location})
 	if err != nil {
 		return fmt.Errorf("remove the snapshots of the backup that failed (they have the tag %s=%s): %w", volumes.TagAttempt, p.attempt, err)
 	}

@@ -10,7 +10,7 @@ import (
 )
 
 // VolumeProvider knows the volumes of one storage service: which PersistentVolumes are its own, and what they are made of. What it
-// can do beyond that is another interface of this package: VolumeSnapshotter, BlockSnapshots.
+// can do beyond that is another interface of this package: VolumeSnapshotter, BlockSnapshots, VolumeReleaser, FolderProvider.
 //
 // Every method may be called from many goroutines and obeys its context promptly. Errors are *VolumeError: they wrap ErrVolumeGone,
 // ErrVolumeQuota, ErrAccess or ErrConfig where one fits, and say which operation on which volume or snapshot failed.
@@ -93,6 +93,22 @@ type VolumeRequest struct {
 	Zone       string
 	Attributes map[string]string // as in Volume
 	Tags       map[string]string
+	// For is the PersistentVolume that will name the volume, as far as it is known, and Namespace where its claim is or will be. They are for
+	// providers that have volumes made by the cluster; others need neither.
+	For       *corev1.PersistentVolume
+	Namespace string
+}
+
+// VolumeExplainer is a VolumeProvider that can say why it has to do with no volumes like pv.
+type VolumeExplainer interface {
+	// Why is half a sentence; "" where there is nothing to say.
+	Why(pv *corev1.PersistentVolume) string
+}
+
+// VolumeReleaser is a VolumeSnapshotter whose volumes have something of their own in the cluster until PersistentVolumes name them.
+type VolumeReleaser interface {
+	// Release removes that of the volumes with all of the tags which a PersistentVolume names. The volumes stay.
+	Release(ctx context.Context, tags map[string]string) error
 }
 
 // VolumeSnapshotter is a VolumeProvider that takes snapshots and makes volumes from them.

@@ -76,11 +76,12 @@ func (x *run) learnFilling(ctx context.Context) error {
 
 // needed are the providers that have to do with the rows: files alone need none that takes snapshots, and outside of AWS none would answer.
 func needed(all []plugins.VolumeProvider, rows []archive.Volume) []plugins.VolumeProvider {
-	snapshots := slices.ContainsFunc(rows, func(row archive.Volume) bool { return row.CopyKind != files.Kind })
 	folders := slices.ContainsFunc(rows, func(row archive.Volume) bool { return strings.HasPrefix(row.Source.Handle, efsDriver+"/") })
 	var out []plugins.VolumeProvider
 	for _, p := range all {
-		if _, ok := p.(plugins.FolderProvider); ok && folders || !ok && snapshots {
+		_, ok := p.(plugins.FolderProvider)
+		own := slices.ContainsFunc(rows, func(row archive.Volume) bool { return row.Provider == p.Name() })
+		if ok && folders || !ok && own {
 			out = append(out, p)
 		}
 	}
@@ -154,9 +155,18 @@ func (x *run) bringsData(name string) bool {
 	return ok && x.bringsClaim(x.claimOf(row))
 }
 
+// rowOf is the row of a PersistentVolume; an empty one where there is none.
+func (f *filling) rowOf(name string) archive.Volume {
+	if f == nil {
+		return archive.Volume{}
+	}
+	return f.rows[name]
+}
+
 // makesNew says whether a PersistentVolume of the source gets new storage with its data. Files go into the storage that it names.
 func (x *run) makesNew(name string) bool {
-	return x.bringsData(name) && x.filling.rows[name].CopyKind != files.Kind
+	row := x.filling.rowOf(name)
+	return x.bringsData(name) && !row.InPlace()
 }
 
 // claimOf is the claim of a row as the target calls it.
@@ -188,7 +198,7 @@ func (x *run) fill(ctx context.Context, p *prepared, row archive.Volume) error {
 	}
 	var made plugins.Volume
 	var from string
-	if row.CopyKind == files.Kind {
+	if row.CopyKind == files.Kind || row.Provider == archive.ProviderCluster { // what makes the volume has rights of its own
 		err = x.mayMake(ctx, p)
 	}
 	if err == nil {
@@ -201,10 +211,10 @@ func (x *run) fill(ctx context.Context, p *prepared, row archive.Volume) error {
 		return x.finishPrepared(ctx, p, result{outcome: Failed, reason: VolumeNotFilled, message: err.Error()})
 	}
 	verb := "was made of"
-	if row.CopyKind == files.Kind {
+	if strings.HasPrefix(from, "copy ") && row.CopyKind == files.Kind {
 		verb = "has the files of"
 	}
-	if made.Handle != row.Source.Handle && row.CopyKind == files.Kind {
+	if made.Handle != row.Source.Handle && row.InPlace() {
 		p.remarks = append(p.remarks, plugins.Remark{Reason: string(Changed), Message: fmt.Sprintf("the folder %s is reached as %s now", row.Source.Handle, made.Handle)})
 	}
 	p.filled = fmt.Sprintf("%s %s %s, the state of %s", made.Handle, verb, from, row.Taken.Format("2006-01-02 15:04:05 MST"))

@@ -179,6 +179,7 @@ func controllers(mgr manager.Manager, opts Options, seen *metrics.Recorder, pass
 	registry := &location.Registry{
 		Client: mgr.GetClient(), Secrets: mgr.GetAPIReader(), Namespace: opts.Namespace, PrivateDir: opts.SpoolDir,
 		Gate: pass, Observe: seen.Store, Now: opts.Now,
+		Cluster: func() (*kube.Client, error) { return kube.New(mgr.GetConfig(), kubeOptions(opts, "volumes", seen)) },
 	}
 	marks := &schedule.Marks{Client: mgr.GetClient(), Namespace: opts.Namespace, Rand: rand.Reader}
 	recorder, cluster := mgr.GetEventRecorder("kedge"), metrics.OwnCluster(mgr.GetAPIReader())

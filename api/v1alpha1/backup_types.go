@@ -112,6 +112,8 @@ type Counts struct {
 	Volumes int `json:"volumes,omitempty"`
 	// Snapshots is of how many of them the provider may keep a snapshot, for the backup or to compare the next copy with.
 	Snapshots int `json:"snapshots,omitempty"`
+	// ClusterSnapshots is how many of these are VolumeSnapshots of CSI drivers, which only the cluster that made them can delete.
+	ClusterSnapshots int `json:"clusterSnapshots,omitempty"`
 	// VolumeBytes is the size of these volumes.
 	VolumeBytes int64 `json:"volumeBytes,omitempty"`
 }

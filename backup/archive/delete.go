@@ -18,6 +18,11 @@ type tombstone struct {
 	At     time.Time `json:"at"`
 	// Elsewhere says that the backup may have data outside of the location.
 	Elsewhere bool `json:"elsewhere,omitempty"`
+	// Cluster is the uid of the cluster that keeps snapshots of the backup in its own API, OnlyCluster that nobody else has any.
+	Cluster     string `json:"cluster,omitempty"`
+	OnlyCluster bool   `json:"onlyCluster,omitempty"`
+	// LeaveCluster says that they may stay there, where that cluster cannot be asked.
+	LeaveCluster bool `json:"leaveCluster,omitempty"`
 }
 
 func tombstoneKey(uid string) string { return tombstonePrefix + uid + ".json" }
@@ -42,7 +47,8 @@ func parseTombstone(raw []byte, uid string) (*tombstone, error) {
 
 // DeleteOptions say how a backup is deleted.
 type DeleteOptions struct {
-	// Force deletes also what is held, and what may be: a backup that cannot be read.
+	// Force deletes also what is held, and what may be: a backup that cannot be read. Snapshots that a cluster keeps in its own API are left to that
+	// cluster.
 	Force bool
 	Now   func() time.Time
 }
@@ -58,18 +64,22 @@ func (l *Location) Delete(ctx context.Context, e Entry, opts DeleteOptions) erro
 	if err := e.refuseHeld(); err != nil && !opts.Force {
 		return fmt.Errorf("delete backup %s: %w", e.ID(), err)
 	}
-	if err := l.delete(ctx, &e, opts.Now()); err != nil {
+	if err := l.delete(ctx, &e, opts); err != nil {
 		return fmt.Errorf("delete backup %s: %w", e.ID(), err)
 	}
 	return nil
 }
 
-func (l *Location) delete(ctx context.Context, e *Entry, now time.Time) error {
+func (l *Location) delete(ctx context.Context, e *Entry, opts DeleteOptions) error {
 	elsewhere, err := l.hasElsewhere(ctx, e)
 	if err != nil {
 		return err
 	}
-	t := tombstone{Layout: layoutVersion, Name: e.Name, UID: e.UID, At: now.UTC().Truncate(time.Second), Elsewhere: elsewhere}
+	t := tombstone{Layout: layoutVersion, Name: e.Name, UID: e.UID, At: opts.Now().UTC().Truncate(time.Second), Elsewhere: elsewhere}
+	if rec := e.Record; rec != nil && rec.Counts.ClusterSnapshots > 0 {
+		t.Cluster, t.OnlyCluster = rec.Cluster.UID, rec.Counts.ClusterSnapshots == rec.Counts.Snapshots
+		t.LeaveCluster = opts.Force
+	}
 	doc, err := sealJSON(t)
 	if err != nil {
 		return err
@@ -106,7 +116,7 @@ func (l *Location) hasElsewhere(ctx context.Context, e *Entry) (has bool, err er
 // finishDeletion removes what a tombstone is about, and then the tombstone.
 func (l *Location) finishDeletion(ctx context.Context, t tombstone) error {
 	if t.Elsewhere {
-		if err := l.removeElsewhere(ctx, t.UID); err != nil {
+		if err := l.removeElsewhere(ctx, Outside{UID: t.UID, Cluster: t.Cluster, OnlyCluster: t.OnlyCluster, Leave: t.LeaveCluster}); err != nil {
 			return err
 		}
 	}
@@ -134,11 +144,11 @@ func (l *Location) finishDeletion(ctx context.Context, t tombstone) error {
 }
 
 // removeElsewhere comes before the files: as long as they are there, somebody knows of the rest.
-func (l *Location) removeElsewhere(ctx context.Context, uid string) error {
+func (l *Location) removeElsewhere(ctx context.Context, what Outside) error {
 	if l.elsewhere == nil {
 		return fmt.Errorf("%w: the backup has snapshots of volumes, which cannot be removed from here", ErrElsewhere)
 	}
-	if err := l.elsewhere(ctx, uid); err != nil {
+	if err := l.elsewhere(ctx, what); err != nil {
 		return fmt.Errorf("remove what the backup has outside of the location: %w", err)
 	}
 	return nil

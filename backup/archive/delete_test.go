@@ -332,8 +332,11 @@ func TestDeleteElsewhere(t *testing.T) {
 	}
 	var asked []string
 	refuse := errors.New("EC2 is away")
-	able := l.WithElsewhere(func(_ context.Context, uid string) error {
-		asked = append(asked, uid)
+	able := l.WithElsewhere(func(_ context.Context, what archive.Outside) error {
+		if what != (archive.Outside{UID: what.UID}) {
+			t.Errorf("asked for %+v", what)
+		}
+		asked = append(asked, what.UID)
 		if len(store.keys("tombstones/")) != 1 || !slices.Equal(store.keys("backups/"), files) {
 			t.Errorf("asked while there are %v", store.keys(""))
 		}
@@ -348,6 +351,47 @@ func TestDeleteElsewhere(t *testing.T) {
 	res, err := able.ResumeDeletions(t.Context())
 	if err != nil || !slices.Equal(res.Done, []string{"big/uid-1"}) || !slices.Equal(asked, []string{"uid-1", "uid-1"}) || len(store.keys("backups/")) > 0 {
 		t.Errorf("%+v, %v, asked %v, left %v", res, err, asked, store.keys(""))
+	}
+}
+
+// TestDeleteInCluster deletes backups whose snapshots are kept by a cluster: who removes them is told which, also where the deletion is resumed.
+func TestDeleteInCluster(t *testing.T) {
+	store := newMemory()
+	l, _ := location(t, store)
+	s := smallSample(1)
+	s.volumes = sampleVolumes(2)
+	s.volumes[0].Provider = archive.ProviderCluster
+	write(t, l, writeOptions(t, "mixed", "uid-1"), s)
+	s.volumes[1].Provider = archive.ProviderCluster
+	record := write(t, l, writeOptions(t, "all", "uid-2"), s)
+	cluster := find(t, l, "all").Record.Cluster.UID
+	if cluster == "" {
+		t.Fatalf("no cluster in %+v", record)
+	}
+	refuse := errors.New("another cluster")
+	var asked []archive.Outside
+	l = l.WithElsewhere(func(_ context.Context, what archive.Outside) error {
+		asked = append(asked, what)
+		if what.Leave {
+			return nil
+		}
+		return refuse
+	})
+	for _, name := range []string{"mixed", "all"} {
+		if err := l.Delete(t.Context(), find(t, l, name), archive.DeleteOptions{Now: now}); !errors.Is(err, refuse) {
+			t.Errorf("delete %s: %v", name, err)
+		}
+	}
+	if err := l.ResumeDeletion(t.Context(), "uid-2"); !errors.Is(err, refuse) {
+		t.Errorf("resume: %v", err)
+	}
+	all := archive.Outside{UID: "uid-2", Cluster: cluster, OnlyCluster: true}
+	want := []archive.Outside{{UID: "uid-1", Cluster: cluster}, all, all}
+	if !slices.Equal(asked, want) {
+		t.Errorf("asked for %+v, want %+v", asked, want)
+	}
+	if err := l.Delete(t.Context(), find(t, l, "all"), archive.DeleteOptions{Now: now, Force: true}); err != nil {
+		t.Errorf("by force: %v", err)
 	}
 }
 

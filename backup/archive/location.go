@@ -23,9 +23,20 @@ type Location struct {
 	elsewhere Elsewhere
 }
 
-// Elsewhere removes what the backup with that uid has outside of its location, such as snapshots of volumes. What is gone already is no
+// Outside is what a backup has outside of its location.
+type Outside struct {
+	UID string // the backup's
+	// Cluster is the uid of the cluster that keeps snapshots for it in its own API; empty where none does.
+	Cluster string
+	// OnlyCluster says that there is nothing but those.
+	OnlyCluster bool
+	// Leave says that what the cluster keeps may stay where the cluster cannot be asked.
+	Leave bool
+}
+
+// Elsewhere removes what a backup has outside of its location, such as snapshots of volumes. What is gone already is no
 // error.
-type Elsewhere func(ctx context.Context, uid string) error
+type Elsewhere func(ctx context.Context, what Outside) error
 
 // WithElsewhere gives the same location, whose deletions begin with what the backup has elsewhere. Without it a backup that has
 // something elsewhere cannot be deleted.

@@ -73,12 +73,34 @@ const kindFiles = "files"
 func snapshots(rows []Volume) int {
 	n := 0
 	for i := range rows {
-		if rows[i].CopyKind != kindFiles {
+		if rows[i].SnapshotID != "" || rows[i].CopyKind != kindFiles {
 			n++
 		}
 	}
 	return n
 }
+
+// clusterSnapshots counts the snapshots that only the cluster's own API reaches.
+func clusterSnapshots(rows []Volume) int {
+	n := 0
+	for i := range rows {
+		if rows[i].SnapshotID != "" && rows[i].Provider == ProviderCluster {
+			n++
+		}
+	}
+	return n
+}
+
+// Providers whose names the format knows.
+const (
+	// ProviderFiles is of volumes whose files went into the copy, and come back into the storage that the PersistentVolume names.
+	ProviderFiles = "files"
+	// ProviderCluster is of volumes whose snapshots are the cluster's: VolumeSnapshots of CSI drivers.
+	ProviderCluster = "csi"
+)
+
+// InPlace says that the volume's files are restored into the storage that its PersistentVolume names, and that no new storage is made.
+func (v *Volume) InPlace() bool { return v.CopyKind == kindFiles && v.Provider == ProviderFiles }
 
 func volumeBytes(rows []Volume) int64 {
 	var n int64

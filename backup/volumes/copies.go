@@ -21,7 +21,7 @@ func (t *Taker) copies(ctx context.Context, req Request, todo []*taking) (err er
 	byHandle := map[string][]*taking{}
 	var order []string
 	for _, v := range todo {
-		if v.err != nil || !v.method.Copies() {
+		if v.err != nil || !v.method.Copies() || v.storage != "" {
 			continue
 		}
 		key := v.provider.Name() + "/" + v.handle
@@ -65,7 +65,7 @@ func (t *Taker) copies(ctx context.Context, req Request, todo []*taking) (err er
 // lookAgain sees to it that a backup names no copy that is gone: those that were made first may be days old, and no sealed backup names them yet.
 func lookAgain(ctx context.Context, repo *repository.Repository, todo []*taking) error {
 	for _, v := range todo {
-		if v.err != nil || v.copyID == "" {
+		if v.err != nil || v.copyID == "" || v.storage != "" {
 			continue
 		}
 		switch _, err := repo.Copy(ctx, v.copyID); {

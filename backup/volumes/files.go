@@ -20,10 +20,10 @@ import (
 // moversAtOnce is how many Jobs of one backup copy files at once; Kubernetes finds machines for them.
 const moversAtOnce = 4
 
-// split tells the volumes that a provider knows from those whose files a mover copies.
+// split tells the volumes of which a provider takes snapshots from those whose files a mover copies as they are used.
 func split(todo []*taking) (known, others []*taking) {
 	for _, v := range todo {
-		if v.storage == "" {
+		if v.provider != nil {
 			known = append(known, v)
 		} else {
 			others = append(others, v)
@@ -32,9 +32,21 @@ func split(todo []*taking) (known, others []*taking) {
 	return known, others
 }
 
+// withFiles are the volumes whose files a mover copies, from a clone or as they are used.
+func withFiles(todo []*taking) []*taking {
+	return slices.DeleteFunc(slices.Clone(todo), func(v *taking) bool { return v.storage == "" })
+}
+
 // provideFiles finds whether a mover can copy the volume's files. Where it cannot, why is what a message about the driver adds.
 func (t *Taker) provideFiles(v *taking) (why string) {
 	if !v.method.Copies() {
+		for _, p := range t.Providers {
+			if explainer, ok := p.(plugins.VolumeExplainer); ok {
+				if why := explainer.Why(v.pv); why != "" {
+					return ", of which only copies can be made: " + why
+				}
+			}
+		}
 		return ", of which only copies can be made"
 	}
 	if t.Mover == nil || t.Repository == nil {
@@ -131,20 +143,25 @@ func (f *fileCopies) copy(ctx context.Context, todo []*taking) error {
 				return context.Cause(gctx)
 			}
 			defer func() { <-f.slots }()
-			return f.copyOne(gctx, byStorage[storage])
+			same := byStorage[storage]
+			return f.copyOne(gctx, same, same[0].pv)
 		})
 	}
 	return g.Wait()
 }
 
-// copyOne copies one storage for all claims that have it.
-func (f *fileCopies) copyOne(ctx context.Context, same []*taking) error {
-	result, err := f.Mover.Copy(ctx, f.req.ClusterUID, mover.Task{Owner: f.owner, Storage: same[0].storage, Claim: same[0].claim.String(), PV: same[0].pv})
+// copyOne copies one storage for all claims that have it, by a PersistentVolume of it or of its clone.
+func (f *fileCopies) copyOne(ctx context.Context, same []*taking, pv *corev1.PersistentVolume) error {
+	result, err := f.Mover.Copy(ctx, f.req.ClusterUID, mover.Task{Owner: f.owner, Storage: same[0].storage, Claim: same[0].claim.String(), PV: pv})
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	for _, v := range same {
-		if v.copyID, v.taken = result.Copy, result.Started; err != nil {
+		v.copyID = result.Copy
+		if v.provider == nil { // else of the snapshot's moment
+			v.taken = result.Started
+		}
+		if err != nil {
 			v.fail(ReasonCopyFailed, err)
 		}
 	}

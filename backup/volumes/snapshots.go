@@ -69,6 +69,9 @@ func (t *Taker) snapshotGroup(ctx context.Context, req Request, group []*taking)
 		if ask.ByHandle[v.handle] == nil {
 			ask.Handles = append(ask.Handles, v.handle)
 			ask.ByHandle[v.handle] = map[string]string{TagClaim: v.claim.String(), TagRole: RoleBase}
+			if v.storage != "" {
+				ask.ByHandle[v.handle][TagRole] = RoleTemporary
+			}
 		}
 		if v.method.Snapshots() { // of one claim of the volume at least: the backup keeps the snapshot
 			delete(ask.ByHandle[v.handle], TagRole)

@@ -31,8 +31,10 @@ const (
 	TagCluster  = "kedge.dev/cluster-uid"
 	TagClaim    = "kedge.dev/claim" // "namespace/name"
 	// TagRole is RoleBase on a snapshot that the backup does not keep for itself: the volume's next copy is compared with it.
-	TagRole  = "kedge.dev/role"
-	RoleBase = "base"
+	// RoleTemporary is on what is there only until its files are copied.
+	TagRole       = "kedge.dev/role"
+	RoleBase      = "base"
+	RoleTemporary = "temporary"
 )
 
 // Reasons of remarks about volumes.
@@ -74,12 +76,13 @@ type Taker struct {
 	// Freeze notes the pods that commands are about to run in, before the first of them. It may be nil.
 	Freeze func(ctx context.Context, uids []string) (Note, error)
 
-	asked bool
+	asked []plugins.VolumeProvider
 	count *counter
 }
 
-// Asked says whether providers were asked for snapshots, which may be there now.
-func (t *Taker) Asked() bool { return t.asked }
+// Asked are the providers that were asked for snapshots, which may be there now. Others are asked for nothing: a cluster outside of their reach may have
+// none that answers.
+func (t *Taker) Asked() []plugins.VolumeProvider { return t.asked }
 
 // Request is what one backup wants.
 type Request struct {
@@ -146,7 +149,7 @@ type taking struct {
 	method   v1alpha1.VolumeMethod
 	provider plugins.VolumeProvider
 	handle   string
-	storage  string // what a mover calls it, where it is to copy its files; there is no provider then
+	storage  string // what a mover calls it, where it is to copy its files: from a clone of the provider's snapshot, or live where there is no provider
 	source   plugins.Volume
 	snapshot plugins.Snapshot
 	missed   int // looks in a row that did not see the snapshot
@@ -174,14 +177,14 @@ func (t *Taker) take(ctx context.Context, req Request, r *Result) error {
 	t.count = newCounter(len(todo), t.Progress)
 	t.count.done()
 	known, others := split(todo)
-	if len(known) > 0 { // else no provider is asked for anything: a cluster outside of its reach may have none that answers
-		t.asked = true
+	if len(known) > 0 {
+		t.asked = providersOf(known)
 		if err := errors.Join(t.describe(ctx, known), t.forget(ctx, req)); err != nil {
 			return err
 		}
 	}
 	t.describeFolders(ctx, others, r)
-	copies := t.fileCopies(req, others, r)
+	copies := t.fileCopies(req, withFiles(todo), r)
 	if err := copies.begin(ctx); err != nil {
 		return err
 	}
@@ -189,7 +192,7 @@ func (t *Taker) take(ctx context.Context, req Request, r *Result) error {
 	if err != nil {
 		return err
 	}
-	if err := t.finishKnown(ctx, req, known); err != nil {
+	if err := t.finishKnown(ctx, req, known, copies); err != nil {
 		return err
 	}
 	if err := copies.finish(ctx, free); err != nil {
@@ -205,8 +208,18 @@ func (t *Taker) take(ctx context.Context, req Request, r *Result) error {
 	return nil
 }
 
+// providersOf are those of the volumes, each once.
+func providersOf(known []*taking) (all []plugins.VolumeProvider) {
+	for _, v := range known {
+		if !slices.Contains(all, v.provider) {
+			all = append(all, v.provider)
+		}
+	}
+	return all
+}
+
 // finishKnown follows the snapshots to their completion, and makes the copies that are made of them.
-func (t *Taker) finishKnown(ctx context.Context, req Request, known []*taking) error {
+func (t *Taker) finishKnown(ctx context.Context, req Request, known []*taking, files *fileCopies) error {
 	if len(known) == 0 {
 		return nil
 	}
@@ -216,24 +229,32 @@ func (t *Taker) finishKnown(ctx context.Context, req Request, known []*taking) e
 	if err := t.copies(ctx, req, known); err != nil {
 		return err
 	}
-	return t.tidy(ctx, req, known)
+	if err := files.ofClones(ctx, known); err != nil {
+		return err
+	}
+	return t.tidy(ctx, req, known, files.result)
 }
 
-// tidy removes the snapshots of this attempt that came to nothing: of a group that failed in part, of a volume that could not be copied. No
-// row would name them.
-func (t *Taker) tidy(ctx context.Context, req Request, todo []*taking) error {
-	used, failed := map[string]bool{}, false
+// tidy removes the snapshots of this attempt that no row names: of a group that failed in part, of a volume that could not be copied, and those
+// whose files are copied.
+func (t *Taker) tidy(ctx context.Context, req Request, todo []*taking, r *Result) error {
+	used, needless, failed := map[string]bool{}, false, false
 	for _, v := range todo {
-		failed = failed || v.err != nil
-		used[v.snapshot.ID] = used[v.snapshot.ID] || v.err == nil
+		keeps := v.err == nil && (v.storage == "" || v.method.Snapshots())
+		needless, failed = needless || !keeps, failed || v.err != nil
+		used[v.snapshot.ID] = used[v.snapshot.ID] || keeps
 	}
-	if !failed {
+	if !needless {
 		return nil
 	}
-	err := removeIf(ctx, t.Providers, map[string]string{TagLocation: req.LocationID, TagAttempt: req.Attempt}, func(s *plugins.Snapshot) bool { return !used[s.ID] })
-	if err != nil {
+	err := removeIf(ctx, t.asked, map[string]string{TagLocation: req.LocationID, TagAttempt: req.Attempt}, func(m *made) bool { return m.volume || !used[m.id] })
+	switch {
+	case err == nil || ctx.Err() != nil:
+		return context.Cause(ctx)
+	case failed:
 		return fmt.Errorf("remove snapshots that came to nothing: %w", err)
 	}
+	r.note("snapshots, and clones of them, that files were copied from could not all be removed (they have the tag %s=%s): %v", TagAttempt, req.Attempt, err)
 	return nil
 }
 
@@ -256,12 +277,15 @@ func (v *taking) row() archive.Volume {
 		Namespace: v.claim.Namespace, Claim: v.claim.Name, ClaimUID: v.claim.UID, Volume: v.claim.Volume,
 		Source: v.source, Taken: v.taken.UTC().Round(0), CopyID: v.copyID,
 	}
-	if v.storage != "" {
+	if v.provider == nil {
 		row.Provider, row.CopyKind = mover.Provider, files.Kind
 		return row
 	}
 	row.Provider = v.provider.Name()
-	if v.copyID != "" {
+	switch {
+	case v.storage != "":
+		row.CopyKind = files.Kind
+	case v.copyID != "":
 		row.CopyKind = block.Kind
 	}
 	if v.method.Snapshots() {
@@ -311,6 +335,7 @@ func (t *Taker) plan(ctx context.Context, req Request, r *Result) ([]*taking, er
 				r.fail(c, ReasonNoProvider, "no provider can take a %s of a volume of driver %q%s: choose another method for it in spec.volumes.policies", method, Driver(pv), why)
 				continue
 			}
+			t.provideClone(v)
 		}
 		todo = append(todo, v)
 	}
@@ -390,34 +415,11 @@ func (t *Taker) describe(ctx context.Context, todo []*taking) error {
 
 // forget removes what earlier attempts of this backup left: their objects are of another moment.
 func (t *Taker) forget(ctx context.Context, req Request) error {
-	err := removeIf(ctx, t.Providers, map[string]string{TagUID: req.UID, TagLocation: req.LocationID}, func(s *plugins.Snapshot) bool {
-		return s.Tags[TagAttempt] != req.Attempt && s.Started.Before(req.Began)
+	err := removeIf(ctx, t.asked, map[string]string{TagUID: req.UID, TagLocation: req.LocationID}, func(m *made) bool {
+		return m.tags[TagAttempt] != req.Attempt && m.at.Before(req.Began)
 	})
 	if err != nil {
 		return fmt.Errorf("remove the snapshots of an earlier attempt: %w", err)
 	}
 	return nil
-}
-
-// Remove deletes the snapshots that have the tags, with all providers.
-func Remove(ctx context.Context, providers []plugins.VolumeProvider, tags map[string]string) error {
-	return removeIf(ctx, providers, tags, func(*plugins.Snapshot) bool { return true })
-}
-
-func removeIf(ctx context.Context, providers []plugins.VolumeProvider, tags map[string]string, doomed func(*plugins.Snapshot) bool) error {
-	var errs []error
-	for _, p := range providers {
-		s, ok := p.(plugins.VolumeSnapshotter)
-		if !ok {
-			continue
-		}
-		have, err := s.FindSnapshots(ctx, tags)
-		errs = append(errs, err)
-		for i := range have {
-			if doomed(&have[i]) {
-				errs = append(errs, s.DeleteSnapshot(ctx, have[i].ID))
-			}
-		}
-	}
-	return errors.Join(errs...)
 }

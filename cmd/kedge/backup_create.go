@@ -212,7 +212,7 @@ func (a *app) createBackup(ctx context.Context, c *config, name string, f *backu
 	}
 	var p *place // once the engine has opened it
 	if request.Spec.Volumes != nil {
-		engine.Providers, engine.Unconfigured = location.BackupProviders(ctx, &object.Spec, nil)
+		engine.Providers, engine.Unconfigured = location.BackupProviders(ctx, &object.Spec, nil, client)
 		engine.Repository = func(ctx context.Context) (*repository.Repository, error) { return a.openRepository(ctx, p) }
 		if engine.Mover, err = a.mover(client, object.Name); err != nil {
 			return err

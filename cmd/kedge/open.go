@@ -7,6 +7,7 @@ import (
 
 	"kedge.dev/kedge/api/v1alpha1"
 	"kedge.dev/kedge/backup/archive"
+	"kedge.dev/kedge/internal/kube"
 	"kedge.dev/kedge/plugins"
 	"kedge.dev/kedge/server/location"
 	"kedge.dev/kedge/volume/repository"
@@ -38,7 +39,10 @@ func (a *app) openPlace(ctx context.Context, c *config, name string) (*place, er
 		return nil, codeError(exitRefused, fmt.Errorf("open location %s: the bucket says that its key is %s, the configuration says %s", object.Name, opened.PublicKey(), pinned),
 			"somebody replaced what is in the bucket, or it is another bucket; if that is meant, delete the location here and add it again")
 	}
-	opened = opened.WithElsewhere(location.RemoveSnapshots(&object.Spec, nil, opened.ID()))
+	opened = opened.WithElsewhere(location.RemoveSnapshots(&object.Spec, nil, opened.ID(), func() (*kube.Client, error) {
+		client, _, err := a.cluster(0)
+		return client, err
+	}))
 	return &place{config: c, object: object, store: store, location: opened}, nil
 }
 

@@ -39,7 +39,7 @@ func (a *app) openRestore(ctx context.Context, c *config, spec v1alpha1.RestoreS
 	engine := &restore.Engine{
 		Kube: client, Source: restore.FromArchive(reader), TargetName: cluster, Version: version, Now: a.env.Now, Concurrency: concurrency,
 	}
-	engine.Providers, engine.Unconfigured = location.RestoreProviders(ctx, &f.object.Spec, nil, reader.Record(), spec.Volumes)
+	engine.Providers, engine.Unconfigured = location.RestoreProviders(ctx, &f.object.Spec, nil, client, reader.Record(), spec.Volumes)
 	engine.Repository = func(ctx context.Context) (*repository.Repository, error) { return a.openRepository(ctx, f.place) }
 	if engine.Mover, err = a.mover(client, f.object.Name); err != nil {
 		return nil, err

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -13,6 +14,7 @@ import (
 	"kedge.dev/kedge/backup/archive"
 	"kedge.dev/kedge/internal/kube"
 	"kedge.dev/kedge/internal/term"
+	"kedge.dev/kedge/plugins"
 	"kedge.dev/kedge/server/location"
 	"kedge.dev/kedge/server/upkeep"
 )
@@ -86,10 +88,7 @@ type orphanRow struct {
 }
 
 func (a *app) orphans(ctx context.Context, out *outputFlag, p *place, flags orphanFlags) error {
-	providers, err := location.VolumeProviders(ctx, &p.object.Spec, nil)
-	if err != nil {
-		return fmt.Errorf("find orphans: %w", err)
-	}
+	providers, noAWS := location.VolumeProviders(ctx, &p.object.Spec, nil)
 	search := &upkeep.Search{
 		Providers: providers, LocationID: p.location.ID(), Before: a.env.Now().Add(-flags.olderThan),
 		Entries: func(ctx context.Context) ([]archive.Entry, error) { return allEntries(ctx, p.location) },
@@ -99,7 +98,13 @@ func (a *app) orphans(ctx context.Context, out *outputFlag, p *place, flags orph
 			return fmt.Errorf("find orphans: %w", err)
 		}
 	}
-	found, err := search.Find(ctx)
+	switch {
+	case noAWS != nil && len(search.Providers) == 0:
+		return fmt.Errorf("find orphans: %w", noAWS)
+	case noAWS != nil:
+		a.ui.Warn("what AWS has is not looked at: %v", noAWS)
+	}
+	found, err := a.findOrphans(ctx, search)
 	if err != nil {
 		return fmt.Errorf("find orphans: %w", err)
 	}
@@ -114,6 +119,24 @@ func (a *app) orphans(ctx context.Context, out *outputFlag, p *place, flags orph
 	return errors.Join(a.printOrphans(out, &list), deleteErr)
 }
 
+// findOrphans looks with each provider. One that nobody gave access to is told of, where the cluster has snapshots of its own.
+func (a *app) findOrphans(ctx context.Context, search *upkeep.Search) (found []upkeep.Orphan, err error) {
+	for _, p := range search.Providers {
+		one := *search
+		one.Providers = []plugins.VolumeProvider{p}
+		some, err := one.Find(ctx)
+		switch {
+		case err != nil && upkeep.Unreached(err, search.Providers):
+			a.ui.Warn("what %s has is not looked at: %v", p.Name(), err)
+		case err != nil:
+			return nil, err
+		}
+		found = append(found, some...)
+	}
+	slices.SortStableFunc(found, func(a, b upkeep.Orphan) int { return a.Created.Compare(b.Created) })
+	return found, nil
+}
+
 // askCluster has the search look at what restores into the cluster left.
 func (a *app) askCluster(ctx context.Context, search *upkeep.Search) error {
 	client, _, err := a.cluster(0)
@@ -123,6 +146,7 @@ func (a *app) askCluster(ctx context.Context, search *upkeep.Search) error {
 	if err != nil {
 		return fmt.Errorf("ask the cluster what its restores left (--backups-only does without): %w", err)
 	}
+	search.Providers = append(search.Providers, location.ClusterProvider(ctx, client))
 	search.Volumes = func(ctx context.Context) (pvs []corev1.PersistentVolume, err error) {
 		res := kube.Resource{Version: "v1", Resource: "persistentvolumes"}
 		_, err = client.List(ctx, kube.ListRequest{Path: res.Path("", "")}, func(raw []byte) error {

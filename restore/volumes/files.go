@@ -11,7 +11,9 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"kedge.dev/kedge/backup/archive"
 	"kedge.dev/kedge/plugins"
+	"kedge.dev/kedge/volume/files"
 	"kedge.dev/kedge/volume/mover"
 )
 
@@ -150,6 +152,30 @@ func (f *Filler) fillFiles(ctx context.Context, req Request, pv *corev1.Persiste
 		return plugins.Volume{}, fmt.Errorf("restore the files of claim %s: %d of them could not be restored as they were%s", claim, n, first)
 	}
 	return plugins.Volume{Handle: storage, SizeBytes: req.Row.Source.SizeBytes}, nil
+}
+
+// unmade says that nobody here makes volumes of the row's driver, so that its files can only go into the storage that the PersistentVolume names.
+func (f *Filler) unmade(row *archive.Volume) bool {
+	_, err := f.provider(row)
+	return row.CopyKind == files.Kind && err != nil
+}
+
+// fillNew restores the files of a copy into a new volume, and makes pv, in place, the PersistentVolume of it.
+func (f *Filler) fillNew(ctx context.Context, provider plugins.VolumeSnapshotter, ask plugins.VolumeRequest, req Request, pv *corev1.PersistentVolume) (plugins.Volume, error) {
+	ask.SnapshotID, ask.Token = "", ask.Token+"/files"
+	made, err := provider.CreateVolume(ctx, ask)
+	if err != nil {
+		return plugins.Volume{}, fmt.Errorf("make a volume for the files of claim %s/%s: %w", req.Row.Namespace, req.Row.Claim, err)
+	}
+	filled := pv.DeepCopy()
+	if err := provider.Rebind(filled, made); err != nil {
+		return plugins.Volume{}, fmt.Errorf("make PersistentVolume %s one of %s: %w", pv.Name, made.Handle, err)
+	}
+	if _, err := f.fillFiles(ctx, req, filled); err != nil {
+		return plugins.Volume{}, err
+	}
+	*pv = *filled
+	return made, nil
 }
 
 // sweepFirst removes what this restore left when it was interrupted, before its first Job.

@@ -76,7 +76,7 @@ type Request struct {
 // was, and nothing was made that the same token does not find again. It prefers the provider's snapshot, which is quicker, to the copy; from says
 // which it was.
 func (f *Filler) Fill(ctx context.Context, req Request, pv *corev1.PersistentVolume) (made plugins.Volume, from string, err error) {
-	if req.Row.CopyKind == files.Kind {
+	if req.Row.InPlace() || f.unmade(&req.Row) {
 		made, err = f.fillFolder(ctx, req, pv)
 		return made, "copy " + req.Row.CopyID, err
 	}
@@ -87,11 +87,21 @@ func (f *Filler) Fill(ctx context.Context, req Request, pv *corev1.PersistentVol
 	source := &req.Row.Source
 	ask := plugins.VolumeRequest{
 		Token: req.Token, SizeBytes: source.SizeBytes, Zone: f.zone(source.Zone), Attributes: source.Attributes, Tags: tags(source.Tags, pv.Name, req),
+		For: pv,
 	}
+	ask.Namespace, _, _ = strings.Cut(req.Tags[TagClaim], "/")
 	if ask.SnapshotID, err = f.snapshot(ctx, provider, req); err != nil {
 		return plugins.Volume{}, "", fmt.Errorf("restore the data of claim %s/%s: %w", req.Row.Namespace, req.Row.Claim, err)
 	}
+	if ask.SnapshotID == "" {
+		made, err = f.fillNew(ctx, provider, ask, req, pv)
+		return made, "copy " + req.Row.CopyID, err
+	}
 	made, err = provider.CreateVolume(ctx, ask)
+	if errors.Is(err, plugins.ErrVolumeGone) && req.Row.CopyKind == files.Kind {
+		made, err = f.fillNew(ctx, provider, ask, req, pv)
+		return made, "copy " + req.Row.CopyID, err
+	}
 	if err != nil {
 		return plugins.Volume{}, "", fmt.Errorf("make a volume of snapshot %s for claim %s/%s: %w", ask.SnapshotID, req.Row.Namespace, req.Row.Claim, err)
 	}
@@ -122,7 +132,7 @@ func (f *Filler) provider(row *archive.Volume) (plugins.VolumeSnapshotter, error
 	return s, nil
 }
 
-// snapshot is what the new volume is made of: the backup's, or one that is made of the copy.
+// snapshot is what the new volume is made of: the backup's, or one that is made of the copy; none where the copy is of files.
 func (f *Filler) snapshot(ctx context.Context, provider plugins.VolumeSnapshotter, req Request) (string, error) {
 	row := &req.Row
 	if row.SnapshotID != "" {
@@ -130,11 +140,14 @@ func (f *Filler) snapshot(ctx context.Context, provider plugins.VolumeSnapshotte
 		switch {
 		case err == nil && have[row.SnapshotID].State == plugins.SnapshotCompleted:
 			return row.SnapshotID, nil
-		case row.CopyID == "" && err != nil:
+		case row.CopyID == "" && err != nil || ctx.Err() != nil:
 			return "", err
 		case row.CopyID == "":
 			return "", fmt.Errorf("%w: snapshot %s is not in this account and region, or not usable, and the backup has no copy of the volume", plugins.ErrVolumeGone, row.SnapshotID)
 		}
+	}
+	if row.CopyKind == files.Kind {
+		return "", nil // an empty volume, into which the files go
 	}
 	blocks, ok := provider.(plugins.BlockSnapshots)
 	if !ok || f.Repository == nil || row.CopyKind != block.Kind {
@@ -193,6 +206,9 @@ func (f *Filler) Finish(ctx context.Context, restoreUID string) error {
 		errs = append(errs, f.Mover.Sweep(ctx, mover.Owner{Label: mover.LabelRestore, UID: restoreUID}))
 	}
 	for _, p := range f.Providers {
+		if r, ok := p.(plugins.VolumeReleaser); ok {
+			errs = append(errs, r.Release(ctx, map[string]string{TagUID: restoreUID}))
+		}
 		s, ok := p.(plugins.BlockSnapshots)
 		if !ok {
 			continue

@@ -120,7 +120,7 @@ func (r *Runner) engine(ctx context.Context, b *v1alpha1.Backup, place *location
 	var providers []plugins.VolumeProvider
 	var unconfigured func(*corev1.PersistentVolume) error
 	if b.Spec.Volumes != nil {
-		providers, unconfigured = place.BackupProviders(ctx)
+		providers, unconfigured = place.BackupProviders(ctx, own)
 	}
 	return &backup.Engine{
 		Exec:      commands,

@@ -24,6 +24,7 @@ import (
 	"kedge.dev/kedge/backup/archive"
 	"kedge.dev/kedge/backup/volumes"
 	"kedge.dev/kedge/internal/gate"
+	"kedge.dev/kedge/internal/kube"
 	"kedge.dev/kedge/plugins"
 	"kedge.dev/kedge/plugins/decorate"
 	"kedge.dev/kedge/server/outcome"
@@ -43,6 +44,8 @@ type Registry struct {
 	// Observe is told of every operation on the store of a location; nil is not.
 	Observe func(location string) func(ctx context.Context, e decorate.Event)
 	Now     func() time.Time
+	// Cluster connects to the cluster that the server works for, whose API has snapshots of volumes. It may be nil.
+	Cluster Connect
 
 	mu     sync.Mutex
 	places map[string]*opening
@@ -270,8 +273,16 @@ func (r *Registry) open(ctx context.Context, object *v1alpha1.BackupStorageLocat
 	}
 	full := object.DeepCopy()
 	full.Spec = *spec
-	located = located.WithElsewhere(RemoveSnapshots(spec, r.Gate, located.ID()))
+	located = located.WithElsewhere(RemoveSnapshots(spec, r.Gate, located.ID(), r.connect))
 	return &Place{Object: full, Store: store, Archive: located, registry: r}, nil
+}
+
+// connect connects to the cluster.
+func (r *Registry) connect() (*kube.Client, error) {
+	if r.Cluster == nil {
+		return nil, errors.New("no cluster is known here")
+	}
+	return r.Cluster()
 }
 
 // replacePrivate writes a file that only this user can read, whole or not at all.

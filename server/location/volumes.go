@@ -12,31 +12,75 @@ import (
 	"kedge.dev/kedge/backup/volumes"
 	"kedge.dev/kedge/internal/awsconf"
 	"kedge.dev/kedge/internal/gate"
+	"kedge.dev/kedge/internal/kube"
 	"kedge.dev/kedge/plugins"
+	"kedge.dev/kedge/plugins/csi"
 	"kedge.dev/kedge/plugins/ebs"
 	"kedge.dev/kedge/plugins/efs"
 	"kedge.dev/kedge/plugins/file"
 	"kedge.dev/kedge/volume/repository"
 )
 
-// RestoreProviders are those that a restore of the backup needs: none where it makes no volumes. The error is why there are none; a restore that
-// needs none goes on without.
-func RestoreProviders(ctx context.Context, spec *v1alpha1.BackupStorageLocationSpec, pass *gate.Gate, backup *archive.Record, what v1alpha1.VolumeRestore) ([]plugins.VolumeProvider, error) {
+// Connect gives the cluster that this process works for.
+type Connect func() (*kube.Client, error)
+
+// RestoreProviders are those that a restore of the backup needs: none where it makes no volumes. The error is why there are fewer; a restore that
+// needs no others goes on.
+func RestoreProviders(ctx context.Context, spec *v1alpha1.BackupStorageLocationSpec, pass *gate.Gate, cluster *kube.Client, backup *archive.Record, what v1alpha1.VolumeRestore) ([]plugins.VolumeProvider, error) {
 	if backup.Counts.Volumes == 0 || what == v1alpha1.VolumesKeep {
 		return nil, nil
 	}
-	return VolumeProviders(ctx, spec, pass)
+	providers, err := VolumeProviders(ctx, spec, pass)
+	return append(providers, ClusterProvider(ctx, cluster)), err
+}
+
+// ClusterProvider is the provider of the CSI drivers of a cluster, for volumes that no other one knows.
+func ClusterProvider(ctx context.Context, cluster *kube.Client) *csi.Provider {
+	return csi.New(ctx, cluster, csi.Options{Others: func(pv *corev1.PersistentVolume) bool {
+		_, block := ebs.Handle(pv)
+		_, folder := efs.HandleOf(pv)
+		return block || folder
+	}})
 }
 
 // RemoveSnapshots is what a location removes of a deleted backup elsewhere: the snapshots that were made for it.
-func RemoveSnapshots(spec *v1alpha1.BackupStorageLocationSpec, pass *gate.Gate, id string) archive.Elsewhere {
-	return func(ctx context.Context, uid string) error {
+func RemoveSnapshots(spec *v1alpha1.BackupStorageLocationSpec, pass *gate.Gate, id string, connect Connect) archive.Elsewhere {
+	return func(ctx context.Context, what archive.Outside) error {
+		tags := map[string]string{volumes.TagUID: what.UID, volumes.TagLocation: id}
+		if what.Cluster != "" {
+			if err := removeFromCluster(ctx, connect, what, tags); err != nil {
+				return err
+			}
+		}
+		if what.OnlyCluster {
+			return nil
+		}
 		providers, err := VolumeProviders(ctx, spec, pass)
 		if err != nil {
 			return err
 		}
-		return volumes.Remove(ctx, providers, map[string]string{volumes.TagUID: uid, volumes.TagLocation: id})
+		return volumes.Remove(ctx, providers, tags)
 	}
+}
+
+// removeFromCluster removes the VolumeSnapshots that a cluster keeps for a backup, if it is the one that this process works for.
+func removeFromCluster(ctx context.Context, connect Connect, what archive.Outside, tags map[string]string) error {
+	client, err := connect()
+	if err == nil {
+		var uid string
+		if uid, err = client.ClusterUID(ctx); err == nil && uid != what.Cluster {
+			err = fmt.Errorf("this is cluster %s", uid)
+		}
+	}
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case err != nil && what.Leave:
+		return nil
+	case err != nil:
+		return fmt.Errorf("%w: cluster %s keeps VolumeSnapshots for it, and only there can they be removed (delete the backup there; or with --force, and leave them): %w", archive.ErrElsewhere, what.Cluster, err)
+	}
+	return volumes.Remove(ctx, []plugins.VolumeProvider{ClusterProvider(ctx, client)}, tags)
 }
 
 // Repository opens the location's repository of volume copies, and makes it where there is none yet. The caches of a process are below
@@ -50,19 +94,29 @@ func Repository(ctx context.Context, store plugins.ObjectStore, keys *archive.Ke
 	return repository.Connect(ctx, store, seal, create, opts)
 }
 
-// VolumeProviders are those of the cluster that the server works for.
+// VolumeProviders are those of AWS, and of the cluster that the server works for. Where AWS is not configured, but the cluster has snapshots of its own,
+// these are all.
 func (p *Place) VolumeProviders(ctx context.Context) ([]plugins.VolumeProvider, error) {
-	return VolumeProviders(ctx, &p.Object.Spec, p.registry.Gate)
+	providers, err := VolumeProviders(ctx, &p.Object.Spec, p.registry.Gate)
+	client, noCluster := p.registry.connect()
+	if noCluster != nil {
+		return providers, err
+	}
+	own := ClusterProvider(ctx, client)
+	if own.Takes() {
+		err = nil
+	}
+	return append(providers, own), err
 }
 
-// BackupProviders are those of a backup.
-func (p *Place) BackupProviders(ctx context.Context) ([]plugins.VolumeProvider, func(*corev1.PersistentVolume) error) {
-	return BackupProviders(ctx, &p.Object.Spec, p.registry.Gate)
+// BackupProviders are those of a backup of a cluster.
+func (p *Place) BackupProviders(ctx context.Context, cluster *kube.Client) ([]plugins.VolumeProvider, func(*corev1.PersistentVolume) error) {
+	return BackupProviders(ctx, &p.Object.Spec, p.registry.Gate, cluster)
 }
 
-// RestoreProviders are those that a restore of the backup needs.
-func (p *Place) RestoreProviders(ctx context.Context, backup *archive.Record, what v1alpha1.VolumeRestore) ([]plugins.VolumeProvider, error) {
-	return RestoreProviders(ctx, &p.Object.Spec, p.registry.Gate, backup, what)
+// RestoreProviders are those that a restore of the backup into a cluster needs.
+func (p *Place) RestoreProviders(ctx context.Context, cluster *kube.Client, backup *archive.Record, what v1alpha1.VolumeRestore) ([]plugins.VolumeProvider, error) {
+	return RestoreProviders(ctx, &p.Object.Spec, p.registry.Gate, cluster, backup, what)
 }
 
 // Repository opens the place's repository of volume copies. Who opens it closes it.
@@ -89,11 +143,11 @@ func (p *Place) Maintenance(ctx context.Context) (*volumes.Maintenance, error) {
 	return &volumes.Maintenance{Location: p.Archive, Keys: keys, Entries: p.Entries, Named: &p.named, Repository: p.Repository}, nil
 }
 
-// BackupProviders are VolumeProviders for a backup, which may have no volumes of AWS at all: where AWS is not configured there are none, and
-// unconfigured says so of the volumes that are Amazon's.
-func BackupProviders(ctx context.Context, spec *v1alpha1.BackupStorageLocationSpec, pass *gate.Gate) (providers []plugins.VolumeProvider, unconfigured func(*corev1.PersistentVolume) error) {
+// BackupProviders are VolumeProviders, and the cluster's, for a backup, which may have no volumes of AWS at all: where AWS is not configured there are
+// none of it, and unconfigured says so of the volumes that are Amazon's.
+func BackupProviders(ctx context.Context, spec *v1alpha1.BackupStorageLocationSpec, pass *gate.Gate, cluster *kube.Client) (providers []plugins.VolumeProvider, unconfigured func(*corev1.PersistentVolume) error) {
 	providers, err := VolumeProviders(ctx, spec, pass)
-	return providers, func(pv *corev1.PersistentVolume) error {
+	return append(providers, ClusterProvider(ctx, cluster)), func(pv *corev1.PersistentVolume) error {
 		if _, known := ebs.Handle(pv); known {
 			return err
 		}
@@ -101,7 +155,7 @@ func BackupProviders(ctx context.Context, spec *v1alpha1.BackupStorageLocationSp
 	}
 }
 
-// VolumeProviders are those of the cluster that this process works for. AWS is reached with the SDK's default chain, in the chain's
+// VolumeProviders are those of AWS. It is reached with the SDK's default chain, in the chain's
 // region; where it has none, in the region of the location's bucket. The network is asked for nothing but a region. Calls pass the gate; nil is always open.
 func VolumeProviders(ctx context.Context, spec *v1alpha1.BackupStorageLocationSpec, pass *gate.Gate) ([]plugins.VolumeProvider, error) {
 	cfg, err := awsconf.Load(ctx, awsconf.Options{AskInstance: true})

@@ -180,7 +180,7 @@ func (a *attempt) plan(ctx context.Context) (*restore.Engine, *restore.Plan, err
 	if err != nil {
 		return nil, nil, fmt.Errorf("connect to the cluster: %w", err)
 	}
-	providers, unconfigured := a.place.RestoreProviders(ctx, reader.Record(), request.Spec.Volumes)
+	providers, unconfigured := a.place.RestoreProviders(ctx, own, reader.Record(), request.Spec.Volumes)
 	engine := &restore.Engine{
 		Exec:      commands,
 		Mover:     a.Movers.With(own, a.place.Object.Name, a.Now),

@@ -3,6 +3,7 @@ package upkeep
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -29,7 +30,7 @@ const (
 	OrphanNoBackup     = "NoBackup"     // the location has no backup of that uid
 	OrphanOtherAttempt = "OtherAttempt" // another attempt became the backup
 	OrphanSuperseded   = "Superseded"   // a newer snapshot is there to compare the volume's next copy with
-	OrphanTemporary    = "Temporary"    // a restore that is over needed it
+	OrphanTemporary    = "Temporary"    // a backup or a restore that is over needed it
 	OrphanNoVolume     = "NoPersistentVolume"
 )
 
@@ -66,6 +67,15 @@ type Search struct {
 	Before time.Time
 }
 
+// Unreached says of an error of Find for one provider that it is no failure: that one cannot be reached without access that nobody gave, and another
+// one takes the cluster's snapshots.
+func Unreached(err error, all []plugins.VolumeProvider) bool {
+	return errors.Is(err, plugins.ErrAccess) && slices.ContainsFunc(all, func(p plugins.VolumeProvider) bool {
+		takes, ok := p.(interface{ Takes() bool })
+		return ok && takes.Takes()
+	})
+}
+
 // Find gives the orphans, the oldest first. With an error there are none: nothing is said where something could not be looked at.
 func (s *Search) Find(ctx context.Context) ([]Orphan, error) {
 	var found []Orphan
@@ -74,7 +84,7 @@ func (s *Search) Find(ctx context.Context) ([]Orphan, error) {
 		if !ok {
 			continue
 		}
-		for _, look := range []func(context.Context, plugins.VolumeSnapshotter) ([]Orphan, error){s.ofBackups, s.temporary, s.volumes} {
+		for _, look := range []func(context.Context, plugins.VolumeSnapshotter) ([]Orphan, error){s.ofBackups, s.temporary, s.clones, s.volumes} {
 			some, err := look(ctx, provider)
 			if err != nil {
 				return nil, fmt.Errorf("look for orphans of %s: %w", p.Name(), err)
@@ -93,6 +103,7 @@ func (s *Search) ofBackups(ctx context.Context, p plugins.VolumeSnapshotter) ([]
 		tags[volumes.TagCluster] = s.Cluster
 	}
 	have, err := p.FindSnapshots(ctx, tags)
+	have = slices.DeleteFunc(have, s.isTemporary)
 	if err != nil || len(have) == 0 {
 		return nil, err
 	}
@@ -127,6 +138,11 @@ func (s *Search) ofBackups(ctx context.Context, p plugins.VolumeSnapshotter) ([]
 	return found, nil
 }
 
+// isTemporary says that the next look finds the snapshot.
+func (s *Search) isTemporary(b plugins.Snapshot) bool {
+	return s.Target != "" && b.Tags[volumes.TagCluster] == s.Target && b.Tags[volumes.TagRole] == volumes.RoleTemporary
+}
+
 func isBase(s *plugins.Snapshot) bool { return s.Tags[volumes.TagRole] == volumes.RoleBase }
 
 // whyUnneeded holds a snapshot against the sealed backups, by uid: any of them may need it. A record that cannot be read speaks for every attempt.
@@ -144,7 +160,7 @@ func whyUnneeded(s *plugins.Snapshot, sealed map[string][]*archive.Entry) string
 	return ""
 }
 
-// temporary finds what restores needed only while they made volumes.
+// temporary finds what restores needed only while they made volumes, and backups while they copied files.
 func (s *Search) temporary(ctx context.Context, p plugins.VolumeSnapshotter) ([]Orphan, error) {
 	if s.Target == "" {
 		return nil, nil
@@ -155,10 +171,31 @@ func (s *Search) temporary(ctx context.Context, p plugins.VolumeSnapshotter) ([]
 	}
 	var found []Orphan
 	for i := range have {
-		if t := &have[i]; s.old(t.Started) && !s.Busy[t.Tags[restored.TagUID]] {
+		if t := &have[i]; s.old(t.Started) && !s.Busy[t.Tags[restored.TagUID]] && !s.Busy[t.Tags[volumes.TagUID]] {
 			o := orphanOf(p, t, OrphanTemporary)
-			o.Restore = t.Tags[restored.TagRestore]
+			o.Restore, o.Backup = t.Tags[restored.TagRestore], t.Tags[volumes.TagBackup]
 			found = append(found, o)
+		}
+	}
+	return found, nil
+}
+
+// clones finds volumes that backups had made of snapshots to copy their files from. Nobody else has ever written to them.
+func (s *Search) clones(ctx context.Context, p plugins.VolumeSnapshotter) ([]Orphan, error) {
+	if _, ok := p.(plugins.VolumeReleaser); !ok || s.Target == "" {
+		return nil, nil
+	}
+	have, err := p.FindVolumes(ctx, map[string]string{volumes.TagLocation: s.LocationID, volumes.TagCluster: s.Target})
+	if err != nil {
+		return nil, err
+	}
+	var found []Orphan
+	for i := range have {
+		if v := &have[i]; s.old(v.Created) && !s.Busy[v.Tags[volumes.TagUID]] {
+			found = append(found, Orphan{
+				Kind: KindVolume, Provider: p.Name(), ID: v.Handle, SizeBytes: v.SizeBytes, Created: v.Created.UTC(), Reason: OrphanTemporary,
+				Claim: v.Tags[volumes.TagClaim], Backup: v.Tags[volumes.TagBackup], Cluster: s.Target,
+			})
 		}
 	}
 	return found, nil

@@ -203,3 +203,36 @@ func TestWhatRestoresLeft(t *testing.T) {
 	search.Target = ""
 	want(t, found(t, search))
 }
+
+// clonesShelf is a provider whose volumes have something of their own in the cluster.
+type clonesShelf struct{ shelf }
+
+func (s *clonesShelf) Release(context.Context, map[string]string) error { return nil }
+
+// TestFindOrphansOfCopies: clones from which backups copied files, and the snapshots of these, are orphans once the backup is over, whether or not it
+// is there; each is listed once. Clones of other locations and clusters are not looked at.
+func TestFindOrphansOfCopies(t *testing.T) {
+	tags := func(location, cluster, uid string) map[string]string {
+		return map[string]string{volumes.TagLocation: location, volumes.TagCluster: cluster, volumes.TagUID: uid, volumes.TagAttempt: "a", volumes.TagRole: volumes.RoleTemporary}
+	}
+	old := now.Add(-9 * 24 * time.Hour)
+	s := &clonesShelf{shelf{
+		volumes: []plugins.Volume{
+			{Handle: "clone", Created: old, Tags: tags("here", "blue", "gone")}, {Handle: "clone-busy", Created: old, Tags: tags("here", "blue", "busy")},
+			{Handle: "clone-young", Created: now, Tags: tags("here", "blue", "gone")}, {Handle: "clone-there", Created: old, Tags: tags("there", "blue", "gone")},
+			{Handle: "clone-green", Created: old, Tags: tags("here", "green", "gone")},
+		},
+		snapshots: []plugins.Snapshot{
+			{ID: "snap", Started: old, Tags: tags("here", "blue", "gone")}, {ID: "snap-sealed", Started: old, Tags: tags("here", "blue", "sealed")},
+			{ID: "snap-busy", Started: old, Tags: tags("here", "blue", "busy")}, {ID: "snap-green", Started: old, Tags: tags("here", "green", "gone")},
+		},
+	}}
+	search := &upkeep.Search{
+		Providers: []plugins.VolumeProvider{s}, LocationID: "here", Before: now.Add(-upkeep.SafeAge), Target: "blue", Busy: map[string]bool{"busy": true},
+		Entries: func(context.Context) ([]archive.Entry, error) {
+			return []archive.Entry{{Name: "b", UID: "sealed", Record: &archive.Record{Attempt: "a"}}}, nil
+		},
+		Volumes: func(context.Context) ([]corev1.PersistentVolume, error) { return nil, nil },
+	}
+	want(t, found(t, search), "clone Temporary", "snap Temporary", "snap-green NoBackup", "snap-sealed Temporary")
+}

@@ -28,16 +28,23 @@ func (r *Reconciler) sweep(ctx context.Context, object *v1alpha1.BackupStorageLo
 		return used, err
 	}
 	providers, err := r.providers(ctx, place)
-	if err != nil {
-		return true, err
+	failed := []error{err}
+	for _, p := range providers { // one that does not answer keeps no other from it
+		search := &Search{
+			Providers: []plugins.VolumeProvider{p}, LocationID: place.Archive.ID(), Entries: place.Entries, Cluster: cluster, Target: cluster,
+			Busy: busy, Before: r.Now().Add(-SafeAge),
+		}
+		if err := r.removeOrphans(ctx, object, search); !Unreached(err, providers) {
+			failed = append(failed, err)
+		}
 	}
-	search := &Search{
-		Providers: providers, LocationID: place.Archive.ID(), Entries: place.Entries, Cluster: cluster, Target: cluster,
-		Busy: busy, Before: r.Now().Add(-SafeAge),
-	}
+	return true, errors.Join(failed...)
+}
+
+func (r *Reconciler) removeOrphans(ctx context.Context, object *v1alpha1.BackupStorageLocation, search *Search) error {
 	orphans, err := search.Find(ctx)
 	if err != nil {
-		return true, err
+		return err
 	}
 	var failed []error
 	for i := range orphans[:min(len(orphans), maxDeletions)] {
@@ -46,10 +53,10 @@ func (r *Reconciler) sweep(ctx context.Context, object *v1alpha1.BackupStorageLo
 			failed = append(failed, fmt.Errorf("remove orphaned %s %s: %w", o.Kind, o.ID, err))
 			continue
 		}
-		log.FromContext(ctx).Info("removed an orphaned snapshot", "snapshot", o.ID, "reason", o.Reason, "claim", o.Claim, "backup", o.Backup, "restore", o.Restore)
-		r.Events.Eventf(object, nil, "Normal", "OrphanRemoved", "Upkeep", "snapshot %s of claim %s: %s", o.ID, o.Claim, o.Reason)
+		log.FromContext(ctx).Info("removed an orphaned "+o.Kind, "id", o.ID, "reason", o.Reason, "claim", o.Claim, "backup", o.Backup, "restore", o.Restore)
+		r.Events.Eventf(object, nil, "Normal", "OrphanRemoved", "Upkeep", "%s %s of claim %s: %s", o.Kind, o.ID, o.Claim, o.Reason)
 	}
-	return true, errors.Join(failed...)
+	return errors.Join(failed...)
 }
 
 func (r *Reconciler) providers(ctx context.Context, place *location.Place) ([]plugins.VolumeProvider, error) {

@@ -36,9 +36,9 @@ type installed struct {
 }
 
 // install does what docs/install.md and docs/mover.md tell an administrator to do.
-func install(t *testing.T) *installed {
+func install(t *testing.T, opts ...testbed.ClusterOption) *installed {
 	t.Helper()
-	w := &installed{world: newWorld(t), bucket: testbed.NewBucket(t), dir: t.TempDir()}
+	w := &installed{world: newWorld(t, opts...), bucket: testbed.NewBucket(t), dir: t.TempDir()}
 	address, err := w.cluster.Node().Reach(t.Context(), strings.TrimPrefix(w.bucket.Endpoint, "http://"))
 	if err != nil {
 		t.Fatal(err)

@@ -59,9 +59,9 @@ type world struct {
 	clients *kubernetes.Clientset
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t *testing.T, opts ...testbed.ClusterOption) *world {
 	t.Helper()
-	w := &world{cluster: testbed.NewCluster(t, "1.36.3", testbed.WithNode())}
+	w := &world{cluster: testbed.NewCluster(t, "1.36.3", append(opts, testbed.WithNode())...)}
 	var err error
 	if w.clients, err = kubernetes.NewForConfig(w.cluster.Master()); err != nil {
 		t.Fatal(err)

@@ -51,6 +51,7 @@ type clusterOptions struct {
 	managerFlags  []string
 	noControllers bool
 	withNode      bool
+	withCSI       bool
 }
 
 // ClusterOption changes how a cluster is started.
@@ -90,6 +91,11 @@ func StartCluster(ctx context.Context, version string, opts ...ClusterOption) (*
 	}
 	if asked.withNode {
 		if programs.node, err = nodePrograms(ctx, version); err != nil {
+			return nil, err
+		}
+	}
+	if asked.withCSI {
+		if programs.node.csi, err = csiPrograms(ctx); err != nil {
 			return nil, err
 		}
 	}
@@ -135,7 +141,10 @@ func startCluster(ctx context.Context, version string, programs programs, opts [
 	if c.api, err = newAPIClient(c.Master()); err != nil || !c.opts.withNode {
 		return c, err
 	}
-	return c, c.startNode(ctx, programs.node)
+	if err := c.startNode(ctx, programs.node); err != nil || !c.opts.withCSI {
+		return c, err
+	}
+	return c, c.startCSI(ctx)
 }
 
 // files is the folder of keys, tokens and kubeconfigs. It is the API server's own, so it goes when that ends.

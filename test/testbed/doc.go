@@ -5,5 +5,7 @@
 // control plane is ready seconds after it was asked for. What is started ends with the test, or with the process that
 // started it, however that process ends.
 //
+// A cluster can have a node that runs pods ([WithNode]), and that a CSI driver whose volumes have snapshots ([WithCSI]).
+//
 // Tests use [NewCluster], [SharedCluster] and [NewBucket]; commands use [StartCluster] and [StartS3].
 package testbed

@@ -34,6 +34,7 @@ type nodeSettings struct {
 	Path             string
 	Runtime, Kubelet []string
 	RuntimeSocket    string
+	Beside           [][]string
 }
 
 func (n *Node) settings() nodeSettings {
@@ -56,6 +57,7 @@ func (n *Node) settings() nodeSettings {
 			"--hostname-override=" + n.Name, "--node-ip=" + nodeAddress, "--cert-dir=" + n.file("kubelet-certs"),
 			"--node-labels=topology.kubernetes.io/zone=zone-a,topology.kubernetes.io/region=region-a",
 		},
+		Beside: n.driver(),
 	}
 }
 

@@ -29,6 +29,7 @@ type machinePrograms struct {
 	kubelet, scheduler string
 	node               string // the program in the folder "node"
 	debian             string // where the packages of containerd are unpacked
+	csi                string // where the CSI driver and its controllers are; empty where they are not asked for
 }
 
 // BuildNode makes sure that everything is there that nodes of a version need. It fails with [ErrNoNode] where this machine cannot run one.

@@ -39,6 +39,8 @@ type settings struct {
 	// Runtime and Kubelet are command lines. Kubelet starts once RuntimeSocket is there.
 	Runtime, Kubelet []string
 	RuntimeSocket    string
+	// Beside are command lines of what runs beside the kubelet: a CSI driver.
+	Beside [][]string
 }
 
 func main() {
@@ -177,15 +179,17 @@ func network(s *settings) error {
 // supervise runs the node's programs, until one of them ends.
 func supervise(s *settings) error {
 	c := newChildren()
-	ended := make(chan error, 2)
+	ended := make(chan error, 2+len(s.Beside))
 	if err := c.start(s.Runtime, ended); err != nil {
 		return err
 	}
 	if err := waitFor(s.RuntimeSocket, ended); err != nil {
 		return err
 	}
-	if err := c.start(s.Kubelet, ended); err != nil {
-		return err
+	for _, argv := range append([][]string{s.Kubelet}, s.Beside...) {
+		if err := c.start(argv, ended); err != nil {
+			return err
+		}
 	}
 	return <-ended
 }

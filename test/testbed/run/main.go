@@ -33,6 +33,7 @@ func run(ctx context.Context) error {
 	minio := flag.Bool("minio", false, "with -build-only: build minio too, which the soak of encryption uses")
 	noControllers := flag.Bool("no-controllers", false, "start no controller managers")
 	node := flag.Bool("node", false, "give each cluster a node that runs pods (root on Linux, Debian's package tools, Kubernetes 1.31 or later); with -build-only: build what nodes need, where they can run")
+	csi := flag.Bool("csi", false, "with -node: give it a CSI driver whose volumes can be snapshotted; with -build-only: build that too, where nodes can run")
 	flag.Parse()
 	if flag.NArg() > 0 {
 		return fmt.Errorf("unexpected argument %q", flag.Arg(0))
@@ -42,7 +43,7 @@ func run(ctx context.Context) error {
 		return errors.New("-minio is for -build-only: tests start it")
 	}
 	if *buildOnly {
-		return build(ctx, wanted, *node, *minio)
+		return build(ctx, wanted, *node, *csi, *minio)
 	}
 	var opts []testbed.ClusterOption
 	if *noControllers {
@@ -51,10 +52,13 @@ func run(ctx context.Context) error {
 	if *node {
 		opts = append(opts, testbed.WithNode())
 	}
+	if *csi {
+		opts = append(opts, testbed.WithCSI())
+	}
 	return serve(ctx, wanted, *s3, opts)
 }
 
-func build(ctx context.Context, versions []string, node, minio bool) error {
+func build(ctx context.Context, versions []string, node, csi, minio bool) error {
 	if err := testbed.Build(ctx, versions...); err != nil {
 		return err
 	}
@@ -62,6 +66,9 @@ func build(ctx context.Context, versions []string, node, minio bool) error {
 		err := error(nil)
 		if node {
 			err = testbed.BuildNode(ctx, version)
+		}
+		if node && csi && err == nil {
+			err = testbed.BuildCSI(ctx)
 		}
 		if errors.Is(err, testbed.ErrNoNode) { // tests that want one are skipped
 			fmt.Fprintln(os.Stderr, "testbed: nothing is built for nodes:", err)
