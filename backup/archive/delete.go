@@ -18,6 +18,8 @@ type tombstone struct {
 	At     time.Time `json:"at"`
 	// Elsewhere says that the backup may have data outside of the location.
 	Elsewhere bool `json:"elsewhere,omitempty"`
+	// SnapshotPlaces are where copies of its snapshots may be: the record, which says so, goes before the tombstone does.
+	SnapshotPlaces []plugins.Place `json:"snapshotPlaces,omitempty"`
 }
 
 func tombstoneKey(uid string) string { return tombstonePrefix + uid + ".json" }
@@ -70,6 +72,9 @@ func (l *Location) delete(ctx context.Context, e *Entry, now time.Time) error {
 		return err
 	}
 	t := tombstone{Layout: layoutVersion, Name: e.Name, UID: e.UID, At: now.UTC().Truncate(time.Second), Elsewhere: elsewhere}
+	if e.Record != nil {
+		t.SnapshotPlaces = e.Record.SnapshotPlaces
+	}
 	doc, err := sealJSON(t)
 	if err != nil {
 		return err
@@ -94,7 +99,7 @@ func (e *Entry) refuseHeld() error {
 // hasElsewhere says whether a backup has data outside of the location. Where its record cannot be read, its files tell.
 func (l *Location) hasElsewhere(ctx context.Context, e *Entry) (has bool, err error) {
 	if e.Record != nil {
-		return e.Record.Counts.Snapshots > 0, nil
+		return e.Record.Counts.Snapshots > 0 || len(e.Record.SnapshotPlaces) > 0, nil
 	}
 	err = l.store.List(ctx, backupFolder(e.Name, e.UID), func(info plugins.ObjectInfo) error {
 		has = has || strings.HasSuffix(info.Key, "/"+FileVolumes)
@@ -106,7 +111,7 @@ func (l *Location) hasElsewhere(ctx context.Context, e *Entry) (has bool, err er
 // finishDeletion removes what a tombstone is about, and then the tombstone.
 func (l *Location) finishDeletion(ctx context.Context, t tombstone) error {
 	if t.Elsewhere {
-		if err := l.removeElsewhere(ctx, t.UID); err != nil {
+		if err := l.removeElsewhere(ctx, t); err != nil {
 			return err
 		}
 	}
@@ -134,11 +139,11 @@ func (l *Location) finishDeletion(ctx context.Context, t tombstone) error {
 }
 
 // removeElsewhere comes before the files: as long as they are there, somebody knows of the rest.
-func (l *Location) removeElsewhere(ctx context.Context, uid string) error {
+func (l *Location) removeElsewhere(ctx context.Context, t tombstone) error {
 	if l.elsewhere == nil {
 		return fmt.Errorf("%w: the backup has snapshots of volumes, which cannot be removed from here", ErrElsewhere)
 	}
-	if err := l.elsewhere(ctx, uid); err != nil {
+	if err := l.elsewhere(ctx, t.UID, t.SnapshotPlaces); err != nil {
 		return fmt.Errorf("remove what the backup has outside of the location: %w", err)
 	}
 	return nil

@@ -322,6 +322,7 @@ func TestDeleteElsewhere(t *testing.T) {
 	l, _ := location(t, store)
 	s := smallSample(1)
 	s.volumes = sampleVolumes(2)
+	s.places = []plugins.Place{{Region: "eu-central-1"}, {Region: "eu-west-1", RoleARN: "arn:aws:iam::444455556666:role/copies", ExternalID: "id"}}
 	write(t, l, writeOptions(t, "big", "uid-1"), s)
 	files := store.keys("backups/")
 	if err := l.Delete(t.Context(), find(t, l, "big"), archive.DeleteOptions{Now: now}); !errors.Is(err, archive.ErrElsewhere) {
@@ -332,8 +333,11 @@ func TestDeleteElsewhere(t *testing.T) {
 	}
 	var asked []string
 	refuse := errors.New("EC2 is away")
-	able := l.WithElsewhere(func(_ context.Context, uid string) error {
+	able := l.WithElsewhere(func(_ context.Context, uid string, places []plugins.Place) error {
 		asked = append(asked, uid)
+		if !slices.Equal(places, s.places) {
+			t.Errorf("asked about %v", places)
+		}
 		if len(store.keys("tombstones/")) != 1 || !slices.Equal(store.keys("backups/"), files) {
 			t.Errorf("asked while there are %v", store.keys(""))
 		}

@@ -23,9 +23,9 @@ type Location struct {
 	elsewhere Elsewhere
 }
 
-// Elsewhere removes what the backup with that uid has outside of its location, such as snapshots of volumes. What is gone already is no
-// error.
-type Elsewhere func(ctx context.Context, uid string) error
+// Elsewhere removes what the backup with that uid has outside of its location, such as snapshots of volumes and their copies in the places named. What
+// is gone already is no error.
+type Elsewhere func(ctx context.Context, uid string, places []plugins.Place) error
 
 // WithElsewhere gives the same location, whose deletions begin with what the backup has elsewhere. Without it a backup that has
 // something elsewhere cannot be deleted.

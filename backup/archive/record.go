@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"kedge.dev/kedge/api/v1alpha1"
+	"kedge.dev/kedge/plugins"
 )
 
 // Record is the commit record of a backup, backup.json: it is written last, once, and makes the backup exist.
@@ -30,6 +31,8 @@ type Record struct {
 	Completed time.Time            `json:"completed"`
 	Expires   *time.Time           `json:"expires,omitempty"`
 	Counts    v1alpha1.Counts      `json:"counts"`
+	// SnapshotPlaces are where copies of the volumes' snapshots are, which go with the backup.
+	SnapshotPlaces []plugins.Place `json:"snapshotPlaces,omitempty"`
 	// Files are all files of the attempt but the signature, sorted by name.
 	Files []File `json:"files"`
 	// PublicKey is what the files are encrypted to ("age1…").

@@ -157,7 +157,7 @@ func (p *place) seal(t *testing.T, uid, cluster string, rows ...archive.Volume) 
 func (p *place) remove(t *testing.T, uid string, cut bool) {
 	t.Helper()
 	errCut := errors.New("cut off")
-	l := p.location.WithElsewhere(func(context.Context, string) error {
+	l := p.location.WithElsewhere(func(context.Context, string, []plugins.Place) error {
 		if cut {
 			return errCut
 		}

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 
 	"kedge.dev/kedge/api/v1alpha1"
@@ -43,9 +44,11 @@ const (
 	ReasonNoProvider     = "NoVolumeProvider"     // nobody knows the volume's driver, or can do what the policy asks for
 	ReasonSnapshotFailed = "VolumeSnapshotFailed" // the provider did not make the snapshot
 	ReasonCopyFailed     = "VolumeCopyFailed"
-	ReasonFilesMissing   = "VolumeFilesMissing" // the copy was made, but some files could not be read
-	ReasonHookFailed     = "HookFailed"         // a command in a pod failed, or could not be run
-	ReasonHookSkipped    = "HookSkipped"        // the pod does not run
+	// ReasonSnapshotCopyFailed: the snapshot is there, but not its copy in another region or account.
+	ReasonSnapshotCopyFailed = "SnapshotCopyFailed"
+	ReasonFilesMissing       = "VolumeFilesMissing" // the copy was made, but some files could not be read
+	ReasonHookFailed         = "HookFailed"         // a command in a pod failed, or could not be run
+	ReasonHookSkipped        = "HookSkipped"        // the pod does not run
 )
 
 // parallel is how many requests for snapshots are under way at once; the providers' own limits are theirs to obey.
@@ -99,6 +102,8 @@ type Result struct {
 	// Errors name claims whose data should be in the backup and is not, and pods whose hooks failed; Skipped those that it was not asked of.
 	Errors, Warnings, Skipped []archive.Remark
 	Notes                     []string
+	// Places are where copies of the volumes' snapshots are, or may be.
+	Places []plugins.Place
 
 	mu     sync.Mutex
 	owed   []*freezeGroup // with post hooks that failed
@@ -154,6 +159,9 @@ type taking struct {
 	taken    time.Time
 	err      error
 	reason   string
+
+	copiesElsewhere bool // copies of its snapshot in other places are wanted
+	elsewhere       []archive.SnapshotCopy
 }
 
 // Take takes the data of the claims, with the hooks of pods around it. What fails for one claim or pod is in the result; an error means that nothing
@@ -179,6 +187,7 @@ func (t *Taker) take(ctx context.Context, req Request, r *Result) error {
 		if err := errors.Join(t.describe(ctx, known), t.forget(ctx, req)); err != nil {
 			return err
 		}
+		t.forgetElsewhere(ctx, req, r)
 	}
 	t.describeFolders(ctx, others, r)
 	copies := t.fileCopies(req, others, r)
@@ -189,7 +198,7 @@ func (t *Taker) take(ctx context.Context, req Request, r *Result) error {
 	if err != nil {
 		return err
 	}
-	if err := t.finishKnown(ctx, req, known); err != nil {
+	if err := t.finishKnown(ctx, req, known, r); err != nil {
 		return err
 	}
 	if err := copies.finish(ctx, free); err != nil {
@@ -205,36 +214,56 @@ func (t *Taker) take(ctx context.Context, req Request, r *Result) error {
 	return nil
 }
 
-// finishKnown follows the snapshots to their completion, and makes the copies that are made of them.
-func (t *Taker) finishKnown(ctx context.Context, req Request, known []*taking) error {
+// finishKnown follows the snapshots to their completion, and makes the copies that are made of them, here and elsewhere at the same time: the one keeps
+// this process busy, the other AWS.
+func (t *Taker) finishKnown(ctx context.Context, req Request, known []*taking, r *Result) error {
 	if len(known) == 0 {
 		return nil
 	}
-	if err := t.wait(ctx, known); err != nil {
+	if err := t.wait(ctx, req, known); err != nil {
 		return err
 	}
-	if err := t.copies(ctx, req, known); err != nil {
+	all := forElsewhere(known, len(req.Policies.copies), r)
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return t.copyElsewhere(gctx, req, all) })
+	g.Go(func() error { return t.copies(gctx, req, known) })
+	if err := g.Wait(); err != nil {
 		return err
 	}
-	return t.tidy(ctx, req, known)
+	if len(all) > 0 {
+		r.Places = placesOf(req)
+	}
+	failed := tellElsewhere(all, r)
+	return t.tidy(ctx, req, known, failed)
 }
 
 // tidy removes the snapshots of this attempt that came to nothing: of a group that failed in part, of a volume that could not be copied. No
 // row would name them.
-func (t *Taker) tidy(ctx context.Context, req Request, todo []*taking) error {
-	used, failed := map[string]bool{}, false
+func (t *Taker) tidy(ctx context.Context, req Request, todo []*taking, failed bool) error {
+	used := map[string]bool{}
 	for _, v := range todo {
 		failed = failed || v.err != nil
 		used[v.snapshot.ID] = used[v.snapshot.ID] || v.err == nil
+		for _, c := range v.elsewhere {
+			used[c.ID] = used[c.ID] || v.err == nil
+		}
 	}
 	if !failed {
 		return nil
 	}
-	err := removeIf(ctx, t.Providers, map[string]string{TagLocation: req.LocationID, TagAttempt: req.Attempt}, func(s *plugins.Snapshot) bool { return !used[s.ID] })
+	if there, err := Elsewhere(t.Providers, placesOf(req)); err == nil {
+		// One that cannot be asked refused a copy, most likely, so there is nothing; what is there is an orphan as long as the backup is not deleted.
+		_ = removeUnused(ctx, there, req, used)
+	}
+	err := removeUnused(ctx, t.Providers, req, used)
 	if err != nil {
 		return fmt.Errorf("remove snapshots that came to nothing: %w", err)
 	}
 	return nil
+}
+
+func removeUnused(ctx context.Context, providers []plugins.VolumeProvider, req Request, used map[string]bool) error {
+	return removeIf(ctx, providers, map[string]string{TagLocation: req.LocationID, TagAttempt: req.Attempt}, func(s *plugins.Snapshot) bool { return !used[s.ID] })
 }
 
 func (v *taking) fail(reason string, err error) {
@@ -265,7 +294,7 @@ func (v *taking) row() archive.Volume {
 		row.CopyKind = block.Kind
 	}
 	if v.method.Snapshots() {
-		row.SnapshotID = v.snapshot.ID
+		row.SnapshotID, row.SnapshotCopies = v.snapshot.ID, v.elsewhere
 	}
 	return row
 }
@@ -390,13 +419,16 @@ func (t *Taker) describe(ctx context.Context, todo []*taking) error {
 
 // forget removes what earlier attempts of this backup left: their objects are of another moment.
 func (t *Taker) forget(ctx context.Context, req Request) error {
-	err := removeIf(ctx, t.Providers, map[string]string{TagUID: req.UID, TagLocation: req.LocationID}, func(s *plugins.Snapshot) bool {
-		return s.Tags[TagAttempt] != req.Attempt && s.Started.Before(req.Began)
-	})
-	if err != nil {
+	if err := removeEarlier(ctx, t.Providers, req); err != nil {
 		return fmt.Errorf("remove the snapshots of an earlier attempt: %w", err)
 	}
 	return nil
+}
+
+func removeEarlier(ctx context.Context, providers []plugins.VolumeProvider, req Request) error {
+	return removeIf(ctx, providers, map[string]string{TagUID: req.UID, TagLocation: req.LocationID}, func(s *plugins.Snapshot) bool {
+		return s.Tags[TagAttempt] != req.Attempt && s.Started.Before(req.Began)
+	})
 }
 
 // Remove deletes the snapshots that have the tags, with all providers.

@@ -48,6 +48,8 @@ type Filler struct {
 	Zones []string
 	// MapFileSystems says on which file system folders of another one go, as the user wants it.
 	MapFileSystems map[string]string
+	// MapKeys gives the key that takes the place of one that a volume was encrypted with, as the user wants it. It may be nil.
+	MapKeys func(key string) (to string, ok bool)
 	// MapZones says in which zone volumes of a zone are made, as the user wants it.
 	MapZones map[string]string
 
@@ -88,8 +90,12 @@ func (f *Filler) Fill(ctx context.Context, req Request, pv *corev1.PersistentVol
 	ask := plugins.VolumeRequest{
 		Token: req.Token, SizeBytes: source.SizeBytes, Zone: f.zone(source.Zone), Attributes: source.Attributes, Tags: tags(source.Tags, pv.Name, req),
 	}
-	if ask.SnapshotID, err = f.snapshot(ctx, provider, req); err != nil {
+	f.mapKey(&ask)
+	if ask.SnapshotID, from, err = f.snapshot(ctx, provider, req, ask.Attributes); err != nil {
 		return plugins.Volume{}, "", fmt.Errorf("restore the data of claim %s/%s: %w", req.Row.Namespace, req.Row.Claim, err)
+	}
+	if ask.SnapshotID != req.Row.SnapshotID {
+		f.otherKey(&ask, req.Row)
 	}
 	made, err = provider.CreateVolume(ctx, ask)
 	if err != nil {
@@ -100,10 +106,6 @@ func (f *Filler) Fill(ctx context.Context, req Request, pv *corev1.PersistentVol
 		return plugins.Volume{}, "", fmt.Errorf("make PersistentVolume %s one of %s: %w", pv.Name, made.Handle, err)
 	}
 	*pv = *filled
-	from = "snapshot " + req.Row.SnapshotID
-	if ask.SnapshotID != req.Row.SnapshotID {
-		from = "copy " + req.Row.CopyID
-	}
 	return made, from, nil
 }
 
@@ -122,29 +124,8 @@ func (f *Filler) provider(row *archive.Volume) (plugins.VolumeSnapshotter, error
 	return s, nil
 }
 
-// snapshot is what the new volume is made of: the backup's, or one that is made of the copy.
-func (f *Filler) snapshot(ctx context.Context, provider plugins.VolumeSnapshotter, req Request) (string, error) {
-	row := &req.Row
-	if row.SnapshotID != "" {
-		have, err := provider.DescribeSnapshots(ctx, []string{row.SnapshotID})
-		switch {
-		case err == nil && have[row.SnapshotID].State == plugins.SnapshotCompleted:
-			return row.SnapshotID, nil
-		case row.CopyID == "" && err != nil:
-			return "", err
-		case row.CopyID == "":
-			return "", fmt.Errorf("%w: snapshot %s is not in this account and region, or not usable, and the backup has no copy of the volume", plugins.ErrVolumeGone, row.SnapshotID)
-		}
-	}
-	blocks, ok := provider.(plugins.BlockSnapshots)
-	if !ok || f.Repository == nil || row.CopyKind != block.Kind {
-		return "", fmt.Errorf("%w: the backup has a copy of the volume of kind %q, of which %s cannot make one here", ErrNoProvider, row.CopyKind, row.Provider)
-	}
-	return f.fromCopy(ctx, blocks, req)
-}
-
 // fromCopy makes a snapshot of the copy. It stays until the restore is done, for the token to find.
-func (f *Filler) fromCopy(ctx context.Context, provider plugins.BlockSnapshots, req Request) (string, error) {
+func (f *Filler) fromCopy(ctx context.Context, provider plugins.BlockSnapshots, req Request, attributes map[string]string) (string, error) {
 	repo, err := f.repository(ctx)
 	if err != nil {
 		return "", fmt.Errorf("open the repository of volume copies: %w", err)
@@ -153,7 +134,7 @@ func (f *Filler) fromCopy(ctx context.Context, provider plugins.BlockSnapshots, 
 	if err != nil {
 		return "", err
 	}
-	ask := plugins.VolumeRequest{Token: req.Token + "/copy", SizeBytes: c.SizeBytes, Attributes: req.Row.Source.Attributes, Tags: maps.Clone(req.Tags)}
+	ask := plugins.VolumeRequest{Token: req.Token + "/copy", SizeBytes: c.SizeBytes, Attributes: attributes, Tags: maps.Clone(req.Tags)}
 	ask.Tags[TagRole] = RoleTemporary
 	target, err := provider.StartBlocks(ctx, ask)
 	if err != nil {

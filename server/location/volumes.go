@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -28,14 +29,18 @@ func RestoreProviders(ctx context.Context, spec *v1alpha1.BackupStorageLocationS
 	return VolumeProviders(ctx, spec, pass)
 }
 
-// RemoveSnapshots is what a location removes of a deleted backup elsewhere: the snapshots that were made for it.
+// RemoveSnapshots is what a location removes of a deleted backup elsewhere: the snapshots that were made for it, their copies first.
 func RemoveSnapshots(spec *v1alpha1.BackupStorageLocationSpec, pass *gate.Gate, id string) archive.Elsewhere {
-	return func(ctx context.Context, uid string) error {
+	return func(ctx context.Context, uid string, places []plugins.Place) error {
 		providers, err := VolumeProviders(ctx, spec, pass)
 		if err != nil {
 			return err
 		}
-		return volumes.Remove(ctx, providers, map[string]string{volumes.TagUID: uid, volumes.TagLocation: id})
+		there, err := volumes.Elsewhere(providers, places)
+		if err != nil {
+			return err
+		}
+		return volumes.Remove(ctx, slices.Concat(there, providers), map[string]string{volumes.TagUID: uid, volumes.TagLocation: id})
 	}
 }
 

@@ -141,3 +141,13 @@ func (c *Cloud) SnapshotPlace(id string) (region, account, keyID string) {
 	}
 	return "", "", ""
 }
+
+// VolumePlace is SnapshotPlace of a volume.
+func (c *Cloud) VolumePlace(id string) (region, account, keyID string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if v := c.volumes[id]; v != nil {
+		return v.region, v.account, v.keyID
+	}
+	return "", "", ""
+}
