@@ -171,18 +171,19 @@ func (c *copying) share(ctx context.Context, source *plugins.Snapshot) (unshare 
 	if to == "" || to == source.Account {
 		return func() {}, nil
 	}
+	p := c.from
 	change := func(ctx context.Context, operation types.OperationType) error {
-		_, err := c.from.ec2.ModifySnapshotAttribute(ctx, &awsec2.ModifySnapshotAttributeInput{
+		_, err := p.ec2.ModifySnapshotAttribute(ctx, &awsec2.ModifySnapshotAttributeInput{
 			SnapshotId: &c.SnapshotID, Attribute: types.SnapshotAttributeNameCreateVolumePermission, OperationType: operation, UserIds: []string{to},
 		})
 		return err
 	}
 	err = change(ctx, types.OperationTypeAdd)
 	if code(err) == "OperationNotPermitted" {
-		err = awsconf.WithRemedy(awsconf.AsClass(plugins.ErrConfig, c.from.words(err)), "encrypt the volume with a KMS key of your own that account "+to+" may use: what aws/ebs encrypts cannot be shared")
+		err = awsconf.WithRemedy(awsconf.AsClass(plugins.ErrConfig, p.words(err)), "encrypt the volume with a KMS key of your own that account "+to+" may use: what aws/ebs encrypts cannot be shared")
 	}
 	if err != nil {
-		return nil, c.from.fail(ctx, "share snapshot", c.SnapshotID+" with account "+to, err)
+		return nil, p.fail(ctx, "share snapshot", c.SnapshotID+" with account "+to, err)
 	}
 	return func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), unshareTime)
@@ -199,9 +200,10 @@ func (c *copying) ask(ctx context.Context) error {
 	if c.KMSKeyID != "" {
 		in.Encrypted, in.KmsKeyId = aws.Bool(true), &c.KMSKeyID
 	}
+	p := c.there
 	lost, unseen, full := 0, 0, 0
 	for {
-		out, err := c.there.ec2.CopySnapshot(ctx, in, c.there.onlyOnce)
+		out, err := p.ec2.CopySnapshot(ctx, in, p.onlyOnce)
 		in.PresignedUrl = nil // it is signed for some minutes
 		look := 0
 		switch {
@@ -227,7 +229,7 @@ func (c *copying) ask(ctx context.Context) error {
 		default:
 			return err
 		}
-		if err := c.there.pause(ctx, look); err != nil {
+		if err := p.pause(ctx, look); err != nil {
 			return err
 		}
 	}
