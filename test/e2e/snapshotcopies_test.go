@@ -4,11 +4,13 @@ package e2e_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	mathrand "math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"kedge.dev/kedge/test/aws"
 )
@@ -49,8 +51,11 @@ func TestSnapshotCopies(t *testing.T) {
 	w.claim(t, "shop", "data", volume)
 	w.handleOf(t, "shop", "data")
 	want := w.digest(t, volume)
+	w.cloud.ResetUsage()
 	w.must(t, "backup", "create", "good", "--volumes", "snapshot", "--kubeconfig", w.kubeconfig,
 		"--snapshot-copy", "region="+farRegion+",kms-key="+farKey, "--snapshot-copy", "region="+farRegion+",role="+role+",external-id=kedge,kms-key="+vaultKey)
+	// What is called there as the role is called here too, but for the deletion.
+	w.follows(t, "copies of snapshots", w.allowed(t, "--volumes", "snapshot", "--volume-kms-key", home, "--snapshot-copies", "--snapshot-copy-kms-key", farKey, "--snapshot-copy-role", role))
 	have := w.places()
 	for place, key := range map[string]string{"eu-west-1 " + aws.HomeAccount: home, farRegion + " " + aws.HomeAccount: farKey, farRegion + " " + vault: vaultKey} {
 		if !slices.Equal(have[place], []string{key}) {
@@ -110,5 +115,47 @@ func (w *volumeWorld) restored(t *testing.T, want []byte, key string) {
 	}
 	if !bytes.Equal(w.digest(t, handle), want) {
 		t.Error("the volume has other bytes than the backup")
+	}
+}
+
+// TestSnapshotCopyFails makes a backup one of whose copies cannot be made, which keeps the rest, and one that is killed while a copy is asked for, of which
+// everything is found and removed.
+func TestSnapshotCopyFails(t *testing.T) {
+	w := newVolumeWorld(t)
+	volume := w.cloud.CreateVolume(aws.VolumeSpec{})
+	w.scribble(t, mathrand.New(mathrand.NewPCG(4, 10)), volume, 10)
+	w.claim(t, "shop", "data", volume)
+	w.handleOf(t, "shop", "data")
+	create := []string{"backup", "create", "--volumes", "snapshot", "--kubeconfig", w.kubeconfig, "--snapshot-copy", "region=" + farRegion}
+	w.exits(t, 3, append(create, "partial", "--snapshot-copy", "region=us-east-1,role=arn:aws:iam::"+vault+":role/none")...)
+	if out := w.must(t, "backup", "describe", "partial"); !strings.Contains(out, "SnapshotCopyFailed") || !strings.Contains(out, "role/none") || !strings.Contains(out, " in "+farRegion) {
+		t.Errorf("the description is\n%s", out)
+	}
+	partial := w.cloud.Snapshots()
+	if len(partial) != 2 {
+		t.Fatalf("the backup has the snapshots %v", partial)
+	}
+	w.exits(t, 2, append(create, "same", "--snapshot-copy", "region="+farRegion)...)
+	w.exits(t, 2, append(create, "odd", "--snapshot-copy", "region="+farRegion+",key=x")...)
+
+	ctx, cancel := context.WithCancel(t.Context())
+	w.cloud.Inject(aws.Fault{Op: "CopySnapshot", Before: func() { cancel(); time.Sleep(time.Second) }})
+	if _, _, code := w.kedge(ctx, append(create, "killed")...); code == 0 {
+		t.Fatal("the backup was not killed")
+	}
+	until(t, "the copy is made", func() bool { return len(w.cloud.Snapshots()) == 4 })
+	// The place of the partial backup is the killed one's. What is new may not be shown at once.
+	until(t, "what the killed backup has left is removed", func() bool {
+		w.must(t, "volume", "orphans", "--older-than", "0s", "--backups-only", "--delete", "--yes")
+		return slices.Equal(w.cloud.Snapshots(), partial)
+	})
+	// A role that is not there keeps the deletion open; nothing is forgotten.
+	if _, stderr, code := w.kedge(t.Context(), "backup", "delete", "partial", "--yes"); code == 0 || !strings.Contains(stderr, "role/none") {
+		t.Errorf("the deletion ended with %d: %s", code, stderr)
+	}
+	w.cloud.CreateRoleIn(vault, "none", "")
+	w.must(t, "backup", "delete", "partial", "--yes")
+	if left := w.cloud.Snapshots(); len(left) > 0 {
+		t.Errorf("left are %v", left)
 	}
 }
