@@ -73,12 +73,19 @@ func (l *Location) check() error {
 		return fmt.Errorf("volume-kms-key: %q is no ARN of a key; a policy cannot name keys by alias", l.VolumeKey)
 	case l.VolumeKey != "" && l.Volumes == NoVolumes:
 		return errors.New("volume-kms-key: it is given, but nothing is taken of volumes: add --volumes snapshot or copy")
+	case l.ObjectLock && l.Unversioned:
+		return errors.New("object-lock: a bucket with object lock has versions")
+	}
+	return l.checkCopies()
+}
+
+// checkCopies checks what is said of copies of snapshots.
+func (l *Location) checkCopies() error {
+	switch {
 	case (l.SnapshotCopies || len(l.CopyRoles) > 0) && l.Volumes == NoVolumes:
 		return errors.New("snapshot-copies: nothing is taken of volumes that could be copied: add --volumes snapshot or copy")
 	case len(l.CopyKeys) > 0 && !l.SnapshotCopies:
 		return errors.New("snapshot-copy-kms-key: it is given without --snapshot-copies; what another account's role needs is printed by \"kedge aws copy-policy\"")
-	case l.ObjectLock && l.Unversioned:
-		return errors.New("object-lock: a bucket with object lock has versions")
 	}
 	for _, key := range l.CopyKeys {
 		if !keyARN.MatchString(key) {

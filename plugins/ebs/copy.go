@@ -267,5 +267,14 @@ func (c *copying) wait(ctx context.Context) error {
 	if !c.unsure {
 		return nil
 	}
-	return c.find(ctx) // a call that was taken for lost may have been performed late
+	// A call that was taken for lost may have been performed late: of two copies the older stays, as every caller with the token sees it.
+	made := c.made
+	c.unsure = false
+	if err := c.find(ctx); err != nil {
+		return err
+	}
+	if c.made == nil {
+		c.made = made // EC2 does not show it by its tags yet
+	}
+	return c.wait(ctx)
 }
