@@ -33,6 +33,8 @@ func parseTombstone(raw []byte, uid string) (*tombstone, error) {
 		err = ErrNewerFormat
 	case t.UID != uid || !validUID(uid) || !validName(t.Name):
 		err = fmt.Errorf("it is about %q/%q", t.Name, t.UID)
+	case validatePlaces(t.SnapshotPlaces) != nil:
+		err = validatePlaces(t.SnapshotPlaces)
 	default:
 		return &t, nil
 	}

@@ -138,7 +138,26 @@ func (r *Record) validate(name, uid string) error {
 	case r.Counts.Items < 0 || r.Counts.Bytes < 0:
 		return fmt.Errorf("negative counts")
 	}
+	if err := validatePlaces(r.SnapshotPlaces); err != nil {
+		return err
+	}
 	return r.validateFiles()
+}
+
+// maxPlaces bounds the places of one backup.
+const maxPlaces = 64
+
+// validatePlaces accepts what can be a place: a deletion goes there, and a region becomes a part of a host's name.
+func validatePlaces(places []plugins.Place) error {
+	if len(places) > maxPlaces {
+		return fmt.Errorf("%d places of snapshots", len(places))
+	}
+	for _, p := range places {
+		if p.Region == "" || len(p.Region) > 63 || !isPlain(p.Region) || strings.ContainsAny(p.Region, "._") || len(p.RoleARN) > 2048 || len(p.ExternalID) > 2048 {
+			return fmt.Errorf("place of snapshots %q", p)
+		}
+	}
+	return nil
 }
 
 func (r *Record) validateFiles() error {

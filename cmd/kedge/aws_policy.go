@@ -70,7 +70,7 @@ sees them, and deletes those that have Kedge's tag. docs/volumes.md says what th
 		RunE: func(*cobra.Command, []string) error {
 			policy, err := iam.ForCopies(partition, keys)
 			if err != nil {
-				return usageError(fmt.Errorf("aws copy-policy: --kms-key: %w", err), "")
+				return usageError(fmt.Errorf("aws copy-policy: --%w", err), "")
 			}
 			data, err := policy.JSON()
 			if err != nil {

@@ -162,6 +162,11 @@ var copyCalls = []string{"ec2 DescribeSnapshots", "ec2 CopySnapshot", "ec2 Delet
 // the volumes that they are copies of; those are of other accounts, whose policies have to allow it too. An empty partition means "aws".
 func ForCopies(partition string, keys []string) (*Policy, error) {
 	l := Location{Bucket: "none", Partition: cmp.Or(partition, "aws"), Volumes: VolumeSnapshots, SnapshotCopies: true, CopyKeys: keys}
+	for _, key := range keys {
+		if !keyARN.MatchString(key) {
+			return nil, fmt.Errorf("kms-key: %q is no ARN of a key; a policy cannot name keys by alias", key)
+		}
+	}
 	if err := l.check(); err != nil {
 		return nil, err
 	}

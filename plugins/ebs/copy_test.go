@@ -72,6 +72,26 @@ func TestDefaultKeyIsNotShared(t *testing.T) {
 	}
 }
 
+// TestCopyMadeTwice: the reply is lost, and EC2 does not show the copy for longer than anybody looks, so that it is asked for again. One stays.
+func TestCopyMadeTwice(t *testing.T) {
+	clock := newClock()
+	cloud := aws.New(t, aws.Options{Now: clock.Now, DescribeLag: 7})
+	p := open(t, cloud, clock)
+	id := taken(t, cloud, clock, p, "")
+	cloud.ResetUsage()
+	cloud.Inject(aws.Fault{Op: "CopySnapshot", LoseReply: true})
+	made, err := p.CopySnapshot(t.Context(), plugins.SnapshotCopyRequest{Token: "a", SnapshotID: id, To: plugins.Place{Region: "eu-central-1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := cloud.Usage().Calls["CopySnapshot"]; n != 2 {
+		t.Errorf("%d calls, want 2: the test tries nothing", n)
+	}
+	if have := cloud.Snapshots(); len(have) != 2 || have[1] != made.ID {
+		t.Errorf("there are %v after a copy to %s", have, made.ID)
+	}
+}
+
 // TestPlaces: what cannot be a place is told before anything is asked; a role that may not be assumed when it is.
 func TestPlaces(t *testing.T) {
 	clock := newClock()
