@@ -56,6 +56,7 @@ func (t *Taker) copyElsewhere(ctx context.Context, req Request, all []*kept) err
 	if len(all) == 0 {
 		return nil
 	}
+	t.count.elsewhere(len(all) * len(req.Policies.copies))
 	g, gctx := errgroup.WithContext(ctx)
 	left := make(chan *kept, len(all)*len(req.Policies.copies))
 	for i, place := range req.Policies.copies {
@@ -64,7 +65,9 @@ func (t *Taker) copyElsewhere(ctx context.Context, req Request, all []*kept) err
 			inner.SetLimit(copiesToPlace)
 			for _, k := range all {
 				inner.Go(func() error {
-					k.copies[i], k.errs[i] = copyTo(gctx, req, k, place)
+					copied := fmt.Sprintf("%s to %d", k.snapshot, i)
+					k.copies[i], k.errs[i] = copyTo(gctx, req, k, place, func(percent int) { t.count.copyingElsewhere(copied, percent, false) })
+					t.count.copyingElsewhere(copied, 100, true)
 					left <- k
 					return nil
 				})
@@ -87,14 +90,14 @@ func (t *Taker) copyElsewhere(ctx context.Context, req Request, all []*kept) err
 }
 
 // copyTo copies one snapshot to one place.
-func copyTo(ctx context.Context, req Request, k *kept, to v1alpha1.SnapshotCopy) (archive.SnapshotCopy, error) {
+func copyTo(ctx context.Context, req Request, k *kept, to v1alpha1.SnapshotCopy, progress func(int)) (archive.SnapshotCopy, error) {
 	if ctx.Err() != nil {
 		return archive.SnapshotCopy{}, context.Cause(ctx)
 	}
 	place := placeOf(to)
 	made, err := k.copier.CopySnapshot(ctx, plugins.SnapshotCopyRequest{
 		Token:      fmt.Sprintf("%s/%s/%s/%s/%x", req.UID, req.Attempt, k.snapshot, place.Region, sha256.Sum256([]byte(place.RoleARN))),
-		SnapshotID: k.snapshot, To: place, KMSKeyID: to.KMSKeyID,
+		SnapshotID: k.snapshot, To: place, KMSKeyID: to.KMSKeyID, Progress: progress,
 		Tags: map[string]string{
 			TagLocation: req.LocationID, TagBackup: req.Name, TagUID: req.UID, TagAttempt: req.Attempt, TagCluster: req.ClusterUID, TagClaim: k.claims[0].claim.String(),
 		},

@@ -99,7 +99,7 @@ func TestCopyElsewhere(t *testing.T) {
 	if len(r.Errors) != 6 || r.Errors[0].Reason != ReasonSnapshotCopyFailed || !strings.Contains(r.Errors[0].Message, "role/none") {
 		t.Errorf("the errors are %+v", r.Errors)
 	}
-	if len(r.Places) != 2 || last.Done != 6 {
+	if len(r.Places) != 2 || last != (Progress{Done: 6, Total: 6, SnapshotCopiesDone: 10, SnapshotCopies: 10, SnapshotCopyPercent: 100}) {
 		t.Errorf("places %v, %+v", r.Places, last)
 	}
 }
