@@ -95,6 +95,7 @@ func TestSnapshotCopies(t *testing.T) {
 		w.restored(t, want, key)
 		w.lose(t, "shop")
 	}
+	w.move(vault, farRegion) // whose key the third is
 	w.must(t, append(restore, "--kms-key-mappings", home+"="+third)...)
 	w.restored(t, want, third)
 
