@@ -141,14 +141,14 @@ func (e *Engine) Run(ctx context.Context, req Request) (*archive.Record, error) 
 			return nil, err
 		}
 		result.remarks.take(thawed)
-		rows, err := p.takeVolumes(ctx, result, location.ID(), w, started)
+		taken, err := p.takeVolumes(ctx, result, location.ID(), w, started)
 		if err != nil {
 			return nil, err
 		}
 		result.remarks.publish(p.Events)
 		p.progress.stage(StageWrite)
 		summary := p.summary(result, started)
-		summary.Volumes = rows
+		summary.Volumes, summary.SnapshotPlaces = taken.Volumes, taken.Places
 		return summary, nil
 	})
 	if err != nil {

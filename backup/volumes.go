@@ -3,6 +3,7 @@ package backup
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -50,7 +51,7 @@ func (p *pass) taker() *volumes.Taker {
 }
 
 // takeVolumes takes the data of the claims that were read, with the hooks of pods around it, and remarks on what it could not take.
-func (p *pass) takeVolumes(ctx context.Context, r *reading, location string, w *archive.Writer, began time.Time) ([]archive.Volume, error) {
+func (p *pass) takeVolumes(ctx context.Context, r *reading, location string, w *archive.Writer, began time.Time) (*volumes.Result, error) {
 	pods, err := p.hookPods(ctx, r)
 	if err != nil {
 		return nil, fmt.Errorf("find the pods that have hooks: %w", err)
@@ -73,7 +74,7 @@ func (p *pass) takeVolumes(ctx context.Context, r *reading, location string, w *
 		return nil, fmt.Errorf("take the data of volumes: %w", err)
 	}
 	r.remarks.take(result)
-	return result.Volumes, nil
+	return result, nil
 }
 
 // take adds what the taking of volumes has to say.
@@ -102,7 +103,8 @@ func (p *pass) discardVolumes(ctx context.Context, location string) error {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), discardTime)
 	defer cancel()
-	err := volumes.Remove(ctx, p.asked, map[string]string{volumes.TagAttempt: p.attempt, volumes.TagLocation: location})
+	there, err := volumes.Elsewhere(p.asked, volumes.Places(p.req.Spec.Volumes))
+	err = errors.Join(err, volumes.Remove(ctx, slices.Concat(there, p.asked), map[string]string{volumes.TagAttempt: p.attempt, volumes.TagLocation: location}))
 	if err != nil {
 		return fmt.Errorf("remove the snapshots of the backup that failed (they have the tag %s=%s): %w", volumes.TagAttempt, p.attempt, err)
 	}

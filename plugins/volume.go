@@ -10,7 +10,7 @@ import (
 )
 
 // VolumeProvider knows the volumes of one storage service: which PersistentVolumes are its own, and what they are made of. What it
-// can do beyond that is another interface of this package: VolumeSnapshotter, BlockSnapshots, VolumeReleaser, FolderProvider.
+// can do beyond that is another interface of this package: VolumeSnapshotter, BlockSnapshots, SnapshotCopier, VolumeReleaser, FolderProvider.
 //
 // Every method may be called from many goroutines and obeys its context promptly. Errors are *VolumeError: they wrap ErrVolumeGone,
 // ErrVolumeQuota, ErrAccess or ErrConfig where one fits, and say which operation on which volume or snapshot failed.
@@ -25,6 +25,12 @@ type VolumeProvider interface {
 	// Rebind makes pv, in place, the PersistentVolume of another volume: handle, attributes, size and where it can be used.
 	Rebind(pv *corev1.PersistentVolume, v Volume) error
 }
+
+// AttributeKey names, among the attributes of a volume, the key that it is encrypted with, and AttributeEncrypted that it is.
+const (
+	AttributeKey       = "kmsKeyId"
+	AttributeEncrypted = "encrypted"
+)
 
 // Volume is one volume as its service describes it.
 type Volume struct {
@@ -64,6 +70,9 @@ type Snapshot struct {
 	Progress int               `json:"progress"`
 	Message  string            `json:"message,omitempty"` // why it failed
 	Tags     map[string]string `json:"tags,omitempty"`
+	// Account is whose snapshot it is, and KMSKeyID what it is encrypted with. Empty where the service has no such thing.
+	Account  string `json:"account,omitempty"`
+	KMSKeyID string `json:"kmsKeyID,omitempty"`
 }
 
 // SnapshotRequest asks for snapshots of volumes.

@@ -67,6 +67,7 @@ func (x *run) learnFilling(ctx context.Context) error {
 	if t := x.plan.Request.Spec.Transforms; t != nil {
 		f.filler.MapZones, f.filler.MapFileSystems = t.Zones, t.FileSystems
 	}
+	f.filler.MapKeys = x.plan.pipeline.KMSKey
 	if f.filler.Zones, err = x.zones(ctx); err != nil {
 		return err
 	}

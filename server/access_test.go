@@ -179,6 +179,16 @@ func TestTenant(t *testing.T) {
 			}
 		}
 	}
+	abroad := backup("abroad", "reader")
+	abroad.Spec.Volumes = &v1alpha1.VolumeSelection{Method: v1alpha1.VolumeSnapshot, SnapshotCopies: []v1alpha1.SnapshotCopy{{Region: "eu-central-1", RoleARN: "arn:aws:iam::444455556666:role/his"}}}
+	if err := tenant.Create(t.Context(), abroad); !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), "may create locations") {
+		t.Errorf("copies of snapshots in another account: want a refusal, got %v", err)
+	}
+	keep := restore("keep", "reader")
+	keep.Spec.Volumes = v1alpha1.VolumesKeep
+	if err := tenant.Create(t.Context(), keep); err != nil {
+		t.Errorf("a restore that keeps volumes: %v", err)
+	}
 	for _, o := range []client.Object{backup("mine", "reader"), restore("mine", "reader")} {
 		if err := tenant.Create(t.Context(), o); err != nil {
 			t.Fatalf("%T as his own: %v", o, err)

@@ -41,6 +41,10 @@ func TestRefusedByTheAPI(t *testing.T) {
 		change(&l)
 		return place(v1alpha1.BackupStorageLocationSpec{S3: &l})
 	}
+	copied := func(copies ...v1alpha1.SnapshotCopy) client.Object {
+		return backup(v1alpha1.BackupSpec{Volumes: &v1alpha1.VolumeSelection{Method: v1alpha1.VolumeSnapshot, SnapshotCopies: copies}})
+	}
+	const far, role = "eu-central-1", "arn:aws:iam::444455556666:role/copies"
 	cases := []struct {
 		name   string
 		object client.Object
@@ -63,6 +67,15 @@ func TestRefusedByTheAPI(t *testing.T) {
 		{"backup-hook-slow", hook(func(h *v1alpha1.BackupHook) { h.Pre[0].Timeout = &metav1.Duration{Duration: 25 * time.Hour} }), "between 1s and 24h"},
 		{"backup-hook-mode", hook(func(h *v1alpha1.BackupHook) { h.Pre[0].OnError = "Ignore" }), `Unsupported value: "Ignore"`},
 		{"backup-hook-many", hook(func(h *v1alpha1.BackupHook) { h.Post = slices.Repeat(h.Pre, 17) }), "must have at most 16 items"},
+		{"backup-copies", copied(
+			v1alpha1.SnapshotCopy{Region: far, KMSKeyID: "arn:aws:kms:eu-central-1:111122223333:key/a"}, v1alpha1.SnapshotCopy{Region: far, RoleARN: role, ExternalID: "x", KMSKeyID: "alias/a"},
+		), ""},
+		{"backup-copy-region", copied(v1alpha1.SnapshotCopy{Region: "Frankfurt"}), "spec.volumes.snapshotCopies[0].region"},
+		{"backup-copy-role", copied(v1alpha1.SnapshotCopy{Region: far, RoleARN: "copies"}), "spec.volumes.snapshotCopies[0].roleARN"},
+		{"backup-copy-external-id", copied(v1alpha1.SnapshotCopy{Region: far, ExternalID: "x"}), "externalID goes with roleARN"},
+		{"backup-copy-key", copied(v1alpha1.SnapshotCopy{Region: far, KMSKeyID: "arn:aws:kms:eu-west-1:111122223333:key/a"}), "a key of another region"},
+		{"backup-copy-twice", copied(v1alpha1.SnapshotCopy{Region: far, RoleARN: role}, v1alpha1.SnapshotCopy{Region: far, RoleARN: role, KMSKeyID: "alias/a"}), "named twice"},
+		{"backup-copy-many", copied(slices.Repeat([]v1alpha1.SnapshotCopy{{Region: far}}, 9)...), "must have at most 8 items"},
 		{"restore", restore(v1alpha1.RestoreSpec{BackupName: "b"}), ""},
 		{"restore-hook", restoreHook(func(*v1alpha1.RestoreHook) {}), ""},
 		{"restore-hook-idle", restoreHook(func(h *v1alpha1.RestoreHook) { h.Post = []v1alpha1.RestoreHookCommand{} }), "spec.hooks[0].post"},

@@ -94,6 +94,10 @@ type Progress struct {
 	// VolumeBytes of VolumeTotalBytes are read for copies of blocks; the second grows while the service lists what there is to copy.
 	VolumeBytes      int64 `json:"volumeBytes,omitempty"`
 	VolumeTotalBytes int64 `json:"volumeTotalBytes,omitempty"`
+	// SnapshotCopiesDone of SnapshotCopies in other regions and accounts are made; all of them are SnapshotCopyPercent made, on average.
+	SnapshotCopiesDone  int `json:"snapshotCopiesDone,omitempty"`
+	SnapshotCopies      int `json:"snapshotCopies,omitempty"`
+	SnapshotCopyPercent int `json:"snapshotCopyPercent,omitempty"`
 }
 
 // Counts sum up a result; they come from counted outcomes, never from log lines.

@@ -116,6 +116,8 @@ type Transforms struct {
 	// FileSystems maps EFS file systems (fs-…) in volumes and StorageClasses. A volume that is mounted by an access point gets one like it
 	// on the new file system, where the backup has its files.
 	FileSystems map[string]string `json:"fileSystems,omitempty"`
+	// KMSKeys maps the ARNs of KMS keys that EBS volumes are encrypted with: of new volumes with the backup's data, and in StorageClasses.
+	KMSKeys map[string]string `json:"kmsKeys,omitempty"`
 	// RoleARNs maps IAM role ARNs in service accounts' eks.amazonaws.com/role-arn annotation.
 	RoleARNs map[string]string `json:"roleARNs,omitempty"`
 	// LoadBalancerValues maps security groups, subnets, certificate ARNs in annotations of Services and Ingresses.

@@ -38,6 +38,35 @@ type VolumeSelection struct {
 	// +optional
 	// +kubebuilder:validation:MaxItems=100
 	Policies []VolumePolicy `json:"policies,omitempty"`
+	// SnapshotCopies are other regions and accounts that the snapshots which the backup keeps are copied to, once they are completed.
+	// +optional
+	// +kubebuilder:validation:MaxItems=8
+	// +kubebuilder:validation:XValidation:rule="self.all(a, self.exists_one(b, a.region == b.region && (has(a.roleARN) ? a.roleARN : '') == (has(b.roleARN) ? b.roleARN : '')))",message="a region is named twice with the same role"
+	SnapshotCopies []SnapshotCopy `json:"snapshotCopies,omitempty"`
+}
+
+// SnapshotCopy is a place that snapshots are copied to.
+// +kubebuilder:validation:XValidation:rule="!has(self.externalID) || has(self.roleARN)",message="externalID goes with roleARN, which is not set"
+// +kubebuilder:validation:XValidation:rule="!has(self.kmsKeyID) || !self.kmsKeyID.startsWith('arn:') || self.kmsKeyID.contains(':kms:' + self.region + ':')",message="kmsKeyID is a key of another region than region"
+type SnapshotCopy struct {
+	// Region takes the copies: "eu-central-1".
+	// +kubebuilder:validation:Pattern=`^[a-z]{2,}(-[a-z]+)+-[0-9]+$`
+	// +kubebuilder:validation:MaxLength=32
+	Region string `json:"region"`
+	// RoleARN is a role of the account that takes the copies; it is assumed to make, see and delete them. Where unset they are in the snapshots' own account.
+	// +optional
+	// +kubebuilder:validation:Pattern=`^arn:aws[a-z-]*:iam::[0-9]{12}:role/.+$`
+	// +kubebuilder:validation:MaxLength=256
+	RoleARN string `json:"roleARN,omitempty"`
+	// ExternalID goes with RoleARN.
+	// +optional
+	// +kubebuilder:validation:MaxLength=1224
+	ExternalID string `json:"externalID,omitempty"`
+	// KMSKeyID is the key that encrypts the copies, of their region: an ARN, an id, or "alias/…". Where unset copies of encrypted snapshots have the account's
+	// default key of EBS there.
+	// +optional
+	// +kubebuilder:validation:MaxLength=2048
+	KMSKeyID string `json:"kmsKeyID,omitempty"`
 }
 
 // Snapshots says whether it asks for snapshots, of whatever claims. Nil asks for none.

@@ -23,6 +23,8 @@ type tombstone struct {
 	OnlyCluster bool   `json:"onlyCluster,omitempty"`
 	// LeaveCluster says that they may stay there, where that cluster cannot be asked.
 	LeaveCluster bool `json:"leaveCluster,omitempty"`
+	// SnapshotPlaces are where copies of its snapshots may be: the record, which says so, goes before the tombstone does.
+	SnapshotPlaces []plugins.Place `json:"snapshotPlaces,omitempty"`
 }
 
 func tombstoneKey(uid string) string { return tombstonePrefix + uid + ".json" }
@@ -36,6 +38,8 @@ func parseTombstone(raw []byte, uid string) (*tombstone, error) {
 		err = ErrNewerFormat
 	case t.UID != uid || !validUID(uid) || !validName(t.Name):
 		err = fmt.Errorf("it is about %q/%q", t.Name, t.UID)
+	case validatePlaces(t.SnapshotPlaces) != nil:
+		err = validatePlaces(t.SnapshotPlaces)
 	default:
 		return &t, nil
 	}
@@ -76,9 +80,12 @@ func (l *Location) delete(ctx context.Context, e *Entry, opts DeleteOptions) err
 		return err
 	}
 	t := tombstone{Layout: layoutVersion, Name: e.Name, UID: e.UID, At: opts.Now().UTC().Truncate(time.Second), Elsewhere: elsewhere}
-	if rec := e.Record; rec != nil && rec.Counts.ClusterSnapshots > 0 {
-		t.Cluster, t.OnlyCluster = rec.Cluster.UID, rec.Counts.ClusterSnapshots == rec.Counts.Snapshots
-		t.LeaveCluster = opts.Force
+	if rec := e.Record; rec != nil {
+		t.SnapshotPlaces = rec.SnapshotPlaces
+		if rec.Counts.ClusterSnapshots > 0 {
+			t.Cluster, t.OnlyCluster = rec.Cluster.UID, rec.Counts.ClusterSnapshots == rec.Counts.Snapshots
+			t.LeaveCluster = opts.Force
+		}
 	}
 	doc, err := sealJSON(t)
 	if err != nil {
@@ -104,7 +111,7 @@ func (e *Entry) refuseHeld() error {
 // hasElsewhere says whether a backup has data outside of the location. Where its record cannot be read, its files tell.
 func (l *Location) hasElsewhere(ctx context.Context, e *Entry) (has bool, err error) {
 	if e.Record != nil {
-		return e.Record.Counts.Snapshots > 0, nil
+		return e.Record.Counts.Snapshots > 0 || len(e.Record.SnapshotPlaces) > 0, nil
 	}
 	err = l.store.List(ctx, backupFolder(e.Name, e.UID), func(info plugins.ObjectInfo) error {
 		has = has || strings.HasSuffix(info.Key, "/"+FileVolumes)
@@ -116,7 +123,7 @@ func (l *Location) hasElsewhere(ctx context.Context, e *Entry) (has bool, err er
 // finishDeletion removes what a tombstone is about, and then the tombstone.
 func (l *Location) finishDeletion(ctx context.Context, t tombstone) error {
 	if t.Elsewhere {
-		if err := l.removeElsewhere(ctx, Outside{UID: t.UID, Cluster: t.Cluster, OnlyCluster: t.OnlyCluster, Leave: t.LeaveCluster}); err != nil {
+		if err := l.removeElsewhere(ctx, Outside{UID: t.UID, Cluster: t.Cluster, OnlyCluster: t.OnlyCluster, Leave: t.LeaveCluster, Places: t.SnapshotPlaces}); err != nil {
 			return err
 		}
 	}

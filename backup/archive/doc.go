@@ -6,7 +6,7 @@ package archive
 // formatMinor of the same version and then ignores JSON fields that it does not know.
 const (
 	FormatVersion = 1
-	FormatMinor   = 1
+	FormatMinor   = 2
 	// layoutVersion is the version of what lies around the backups: kedge.json, keys, tombstones.
 	layoutVersion = 1
 )

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -319,6 +320,9 @@ func TestHostileRecord(t *testing.T) {
 		"file huge":       func(r *Record) { r.Files[0].Size = 1 << 60 },
 		"file hash":       func(r *Record) { r.Files[0].SHA256 = "0" },
 		"file missing":    func(r *Record) { r.Files = r.Files[1:] },
+		"place of a host": func(r *Record) { r.SnapshotPlaces = []plugins.Place{{Region: "example.com/"}} },
+		"place nowhere":   func(r *Record) { r.SnapshotPlaces = []plugins.Place{{RoleARN: "arn:aws:iam::444455556666:role/r"}} },
+		"many places":     func(r *Record) { r.SnapshotPlaces = slices.Repeat([]plugins.Place{{Region: "eu-west-1"}}, 65) },
 	} {
 		rec := sampleRecord()
 		change(rec)

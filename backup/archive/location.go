@@ -26,6 +26,8 @@ type Location struct {
 // Outside is what a backup has outside of its location.
 type Outside struct {
 	UID string // the backup's
+	// Places are where copies of its snapshots may be.
+	Places []plugins.Place
 	// Cluster is the uid of the cluster that keeps snapshots for it in its own API; empty where none does.
 	Cluster string
 	// OnlyCluster says that there is nothing but those.
@@ -34,7 +36,7 @@ type Outside struct {
 	Leave bool
 }
 
-// Elsewhere removes what a backup has outside of its location, such as snapshots of volumes. What is gone already is no
+// Elsewhere removes what a backup has outside of its location, such as snapshots of volumes and their copies. What is gone already is no
 // error.
 type Elsewhere func(ctx context.Context, what Outside) error
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"kedge.dev/kedge/api/v1alpha1"
+	"kedge.dev/kedge/plugins"
 )
 
 // Record is the commit record of a backup, backup.json: it is written last, once, and makes the backup exist.
@@ -30,6 +31,8 @@ type Record struct {
 	Completed time.Time            `json:"completed"`
 	Expires   *time.Time           `json:"expires,omitempty"`
 	Counts    v1alpha1.Counts      `json:"counts"`
+	// SnapshotPlaces are where copies of the volumes' snapshots are, which go with the backup.
+	SnapshotPlaces []plugins.Place `json:"snapshotPlaces,omitempty"`
 	// Files are all files of the attempt but the signature, sorted by name.
 	Files []File `json:"files"`
 	// PublicKey is what the files are encrypted to ("age1…").
@@ -135,7 +138,26 @@ func (r *Record) validate(name, uid string) error {
 	case r.Counts.Items < 0 || r.Counts.Bytes < 0:
 		return fmt.Errorf("negative counts")
 	}
+	if err := validatePlaces(r.SnapshotPlaces); err != nil {
+		return err
+	}
 	return r.validateFiles()
+}
+
+// maxPlaces bounds the places of one backup.
+const maxPlaces = 64
+
+// validatePlaces accepts what can be a place: a deletion goes there, and a region becomes a part of a host's name.
+func validatePlaces(places []plugins.Place) error {
+	if len(places) > maxPlaces {
+		return fmt.Errorf("%d places of snapshots", len(places))
+	}
+	for _, p := range places {
+		if p.Region == "" || len(p.Region) > 63 || !isPlain(p.Region) || strings.ContainsAny(p.Region, "._") || len(p.RoleARN) > 2048 || len(p.ExternalID) > 2048 {
+			return fmt.Errorf("place of snapshots %q", p)
+		}
+	}
+	return nil
 }
 
 func (r *Record) validateFiles() error {

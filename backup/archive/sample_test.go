@@ -31,6 +31,7 @@ type sample struct {
 	report   archive.Report
 	apis     []archive.API
 	volumes  []archive.Volume
+	places   []plugins.Place
 }
 
 type sampleSection struct {
@@ -184,7 +185,7 @@ func (s *sample) fill(ctx context.Context, w *archive.Writer) (*archive.Summary,
 	w.Log(ctx, slog.LevelInfo, "listed", slog.Int("sections", len(s.sections)))
 	return &archive.Summary{
 		Cluster: v1alpha1.ClusterInfo{UID: "cluster-uid", Name: "blue", Version: "v1.36.3"}, Phase: v1alpha1.PhaseCompleted,
-		Revision: "4711", Started: testNow, APIs: s.apis, Report: s.report, Volumes: s.volumes, Labels: map[string]string{"schedule": "nightly"},
+		Revision: "4711", Started: testNow, APIs: s.apis, Report: s.report, Volumes: s.volumes, SnapshotPlaces: s.places, Labels: map[string]string{"schedule": "nightly"},
 		Spec: v1alpha1.BackupSpec{StorageLocation: "main"},
 	}, nil
 }

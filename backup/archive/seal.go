@@ -205,7 +205,8 @@ func (w *Writer) record(sum *Summary, c *content, files []File) *Record {
 			Errors: len(sum.Report.Errors), Warnings: len(sum.Report.Warnings), Skipped: len(sum.Report.Skipped),
 			Volumes: len(sum.Volumes), Snapshots: snapshots(sum.Volumes), ClusterSnapshots: clusterSnapshots(sum.Volumes), VolumeBytes: volumeBytes(sum.Volumes),
 		},
-		Files: files, PublicKey: w.loc.info.PublicKey, SignedBy: w.signedBy, Kedge: w.opts.Kedge,
+		SnapshotPlaces: sum.SnapshotPlaces,
+		Files:          files, PublicKey: w.loc.info.PublicKey, SignedBy: w.signedBy, Kedge: w.opts.Kedge,
 		APIs: c.table.APIs, Frames: c.table.Frames,
 	}
 	if sum.Expires != nil {

@@ -30,10 +30,29 @@ type Volume struct {
 	Taken time.Time `json:"taken"`
 	// SnapshotID is the provider's snapshot; empty where none is kept.
 	SnapshotID string `json:"snapshotID,omitempty"`
+	// SnapshotCopies are copies of it in other regions and accounts.
+	SnapshotCopies []SnapshotCopy `json:"snapshotCopies,omitempty"`
 	// CopyID is the copy in the location's repository; empty where there is none.
 	CopyID string `json:"copyID,omitempty"`
 	// CopyKind says what the copy is of: "blocks" or "files".
 	CopyKind string `json:"copyKind,omitempty"`
+}
+
+// SnapshotCopy is a copy of a provider's snapshot in another region or account.
+type SnapshotCopy struct {
+	ID     string `json:"id"`
+	Region string `json:"region"`
+	// Account is whose it is, KMSKeyID what it is encrypted with; empty where it is not.
+	Account  string `json:"account,omitempty"`
+	KMSKeyID string `json:"kmsKeyID,omitempty"`
+}
+
+// String is what messages call the copy: "snap-0123456789abcdef0 in eu-central-1 of account 444455556666".
+func (c SnapshotCopy) String() string {
+	if c.Account == "" {
+		return c.ID + " in " + c.Region
+	}
+	return c.ID + " in " + c.Region + " of account " + c.Account
 }
 
 // compare orders rows by claim.
@@ -49,6 +68,8 @@ func (v *Volume) validate() error {
 		return fmt.Errorf("volume of claim %s/%s: it has neither snapshot nor copy", v.Namespace, v.Claim)
 	case (v.CopyID == "") != (v.CopyKind == ""):
 		return fmt.Errorf("volume of claim %s/%s: copy %q of kind %q", v.Namespace, v.Claim, v.CopyID, v.CopyKind)
+	case len(v.SnapshotCopies) > 0 && v.SnapshotID == "" || slices.ContainsFunc(v.SnapshotCopies, func(c SnapshotCopy) bool { return c.ID == "" || c.Region == "" }):
+		return fmt.Errorf("volume of claim %s/%s: copies of snapshot %q: %v", v.Namespace, v.Claim, v.SnapshotID, v.SnapshotCopies)
 	case v.Source.SizeBytes < 0:
 		return fmt.Errorf("volume of claim %s/%s: %d bytes", v.Namespace, v.Claim, v.Source.SizeBytes)
 	}

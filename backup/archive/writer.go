@@ -71,6 +71,8 @@ type Summary struct {
 	APIs      []API
 	// Volumes are the volumes whose data was taken, in any order.
 	Volumes []Volume
+	// SnapshotPlaces are where copies of the volumes' snapshots are.
+	SnapshotPlaces []plugins.Place
 	// Report gives also the counts of errors, warnings and skipped objects.
 	Report Report
 }

@@ -52,7 +52,7 @@ func (t *Taker) copies(ctx context.Context, req Request, todo []*taking) (err er
 					v.fail(ReasonCopyFailed, err)
 				}
 			}
-			t.count.done(same...)
+			t.count.done(slices.DeleteFunc(slices.Clone(same), func(v *taking) bool { return v.copiesElsewhere })...)
 			return nil
 		})
 	}

@@ -17,6 +17,7 @@ import (
 type Policies struct {
 	fallback v1alpha1.VolumeMethod
 	list     []policy
+	copies   []v1alpha1.SnapshotCopy
 }
 
 type policy struct {
@@ -41,7 +42,8 @@ func Compile(s *v1alpha1.VolumeSelection) (*Policies, error) {
 		}
 		p.list = append(p.list, compiled)
 	}
-	return p, nil
+	p.copies = s.SnapshotCopies
+	return p, checkCopies(s)
 }
 
 func compilePolicy(field string, one v1alpha1.VolumePolicy) (policy, error) {

@@ -12,6 +12,9 @@ type Progress struct {
 	Done, Total int
 	// CopiedBytes of CopyBytes are read for copies of blocks. The second grows while a service lists what there is to copy.
 	CopiedBytes, CopyBytes int64
+	// SnapshotCopiesDone of SnapshotCopies in other regions and accounts are made, or have failed. All of them are SnapshotCopyPercent made, on average, as far
+	// as the service says.
+	SnapshotCopiesDone, SnapshotCopies, SnapshotCopyPercent int
 }
 
 // counter counts, and tells whoever listens. Nil counts nothing.
@@ -20,6 +23,7 @@ type counter struct {
 	now    Progress
 	copies map[string]block.Progress // by volume
 	counts map[*taking]bool
+	there  map[string]int // percent of copies in other places
 	tell   func(Progress)
 }
 
@@ -27,7 +31,7 @@ func newCounter(total int, tell func(Progress)) *counter {
 	if tell == nil {
 		return nil
 	}
-	return &counter{now: Progress{Total: total}, copies: map[string]block.Progress{}, counts: map[*taking]bool{}, tell: tell}
+	return &counter{now: Progress{Total: total}, copies: map[string]block.Progress{}, counts: map[*taking]bool{}, there: map[string]int{}, tell: tell}
 }
 
 // done counts volumes that are taken, each once.
@@ -57,5 +61,36 @@ func (c *counter) copying(volume string, p block.Progress) {
 	c.copies[volume] = p
 	c.now.CopiedBytes += p.Bytes - before.Bytes
 	c.now.CopyBytes += p.TotalBytes - before.TotalBytes
+	c.tell(c.now)
+}
+
+// elsewhere takes how many copies of snapshots there are to be in other places.
+func (c *counter) elsewhere(copies int) {
+	if c == nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now.SnapshotCopies = copies
+	c.tell(c.now)
+}
+
+// copyingElsewhere takes how far such a copy is; done is one that is over, however it went.
+func (c *counter) copyingElsewhere(copied string, percent int, done bool) {
+	if c == nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if done {
+		percent = 100
+		c.now.SnapshotCopiesDone++
+	}
+	c.there[copied] = max(percent, c.there[copied])
+	sum := 0
+	for _, p := range c.there {
+		sum += p
+	}
+	c.now.SnapshotCopyPercent = sum / max(c.now.SnapshotCopies, 1)
 	c.tell(c.now)
 }

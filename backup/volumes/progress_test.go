@@ -25,5 +25,21 @@ func TestCounter(t *testing.T) {
 	if !slices.Equal(told, want) {
 		t.Errorf("told %+v", told)
 	}
-	newCounter(1, nil).done(a) // nobody listens
+	told = nil
+	c = newCounter(1, func(p Progress) { told = append(told, p) })
+	c.elsewhere(2)
+	c.copyingElsewhere("a", 60, false)
+	c.copyingElsewhere("b", 0, true)
+	c.copyingElsewhere("a", 50, false) // an older answer
+	want = []Progress{
+		{Total: 1, SnapshotCopies: 2}, {Total: 1, SnapshotCopies: 2, SnapshotCopyPercent: 30},
+		{Total: 1, SnapshotCopies: 2, SnapshotCopiesDone: 1, SnapshotCopyPercent: 80}, {Total: 1, SnapshotCopies: 2, SnapshotCopiesDone: 1, SnapshotCopyPercent: 80},
+	}
+	if !slices.Equal(told, want) {
+		t.Errorf("told %+v", told)
+	}
+	c = newCounter(1, nil) // nobody listens
+	c.done(a)
+	c.elsewhere(1)
+	c.copyingElsewhere("a", 1, true)
 }

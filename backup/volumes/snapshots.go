@@ -108,13 +108,14 @@ const (
 )
 
 // wait follows the snapshots until each is completed or has failed.
-func (t *Taker) wait(ctx context.Context, todo []*taking) error {
+func (t *Taker) wait(ctx context.Context, req Request, todo []*taking) error {
+	elsewhere := len(req.Policies.copies) > 0
 	blind := map[plugins.VolumeSnapshotter]int{}
 	for pause := firstPause; ; pause = min(pause*3/2, lastPause) {
 		open := map[plugins.VolumeSnapshotter][]string{}
 		for _, v := range todo {
 			if v.err != nil || v.snapshot.State == plugins.SnapshotCompleted {
-				if v.err != nil || !v.method.Copies() {
+				if v.err != nil || !v.method.Copies() && !elsewhere {
 					t.count.done(v)
 				}
 				continue

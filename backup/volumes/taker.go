@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 
 	"kedge.dev/kedge/api/v1alpha1"
@@ -45,9 +46,11 @@ const (
 	ReasonNoProvider     = "NoVolumeProvider"     // nobody knows the volume's driver, or can do what the policy asks for
 	ReasonSnapshotFailed = "VolumeSnapshotFailed" // the provider did not make the snapshot
 	ReasonCopyFailed     = "VolumeCopyFailed"
-	ReasonFilesMissing   = "VolumeFilesMissing" // the copy was made, but some files could not be read
-	ReasonHookFailed     = "HookFailed"         // a command in a pod failed, or could not be run
-	ReasonHookSkipped    = "HookSkipped"        // the pod does not run
+	// ReasonSnapshotCopyFailed: the snapshot is there, but not its copy in another region or account.
+	ReasonSnapshotCopyFailed = "SnapshotCopyFailed"
+	ReasonFilesMissing       = "VolumeFilesMissing" // the copy was made, but some files could not be read
+	ReasonHookFailed         = "HookFailed"         // a command in a pod failed, or could not be run
+	ReasonHookSkipped        = "HookSkipped"        // the pod does not run
 )
 
 // parallel is how many requests for snapshots are under way at once; the providers' own limits are theirs to obey.
@@ -102,6 +105,8 @@ type Result struct {
 	// Errors name claims whose data should be in the backup and is not, and pods whose hooks failed; Skipped those that it was not asked of.
 	Errors, Warnings, Skipped []archive.Remark
 	Notes                     []string
+	// Places are where copies of the volumes' snapshots are, or may be.
+	Places []plugins.Place
 
 	mu     sync.Mutex
 	owed   []*freezeGroup // with post hooks that failed
@@ -157,6 +162,9 @@ type taking struct {
 	taken    time.Time
 	err      error
 	reason   string
+
+	copiesElsewhere bool // copies of its snapshot in other places are wanted
+	elsewhere       []archive.SnapshotCopy
 }
 
 // Take takes the data of the claims, with the hooks of pods around it. What fails for one claim or pod is in the result; an error means that nothing
@@ -182,6 +190,7 @@ func (t *Taker) take(ctx context.Context, req Request, r *Result) error {
 		if err := errors.Join(t.describe(ctx, known), t.forget(ctx, req)); err != nil {
 			return err
 		}
+		t.forgetElsewhere(ctx, req, r)
 	}
 	t.describeFolders(ctx, others, r)
 	copies := t.fileCopies(req, withFiles(todo), r)
@@ -218,36 +227,54 @@ func providersOf(known []*taking) (all []plugins.VolumeProvider) {
 	return all
 }
 
-// finishKnown follows the snapshots to their completion, and makes the copies that are made of them.
+// finishKnown follows the snapshots to their completion, and makes the copies that are made of them, here and elsewhere at the same time: the one keeps
+// this process busy, the other AWS.
 func (t *Taker) finishKnown(ctx context.Context, req Request, known []*taking, files *fileCopies) error {
 	if len(known) == 0 {
 		return nil
 	}
-	if err := t.wait(ctx, known); err != nil {
+	if err := t.wait(ctx, req, known); err != nil {
 		return err
 	}
-	if err := t.copies(ctx, req, known); err != nil {
+	r := files.result
+	all := forElsewhere(known, len(req.Policies.copies), r)
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return t.copyElsewhere(gctx, req, all) })
+	g.Go(func() error { return t.copies(gctx, req, known) })
+	if err := g.Wait(); err != nil {
 		return err
 	}
 	if err := files.ofClones(ctx, known); err != nil {
 		return err
 	}
-	return t.tidy(ctx, req, known, files.result)
+	if len(all) > 0 {
+		r.Places = placesOf(req)
+	}
+	return t.tidy(ctx, req, known, tellElsewhere(all, r), r)
 }
 
 // tidy removes the snapshots of this attempt that no row names: of a group that failed in part, of a volume that could not be copied, and those
-// whose files are copied.
-func (t *Taker) tidy(ctx context.Context, req Request, todo []*taking, r *Result) error {
-	used, needless, failed := map[string]bool{}, false, false
+// whose files are copied. unused says that there are some elsewhere.
+func (t *Taker) tidy(ctx context.Context, req Request, todo []*taking, unused bool, r *Result) error {
+	used, needless, failed := map[string]bool{}, unused, unused
 	for _, v := range todo {
 		keeps := v.err == nil && (v.storage == "" || v.method.Snapshots())
 		needless, failed = needless || !keeps, failed || v.err != nil
 		used[v.snapshot.ID] = used[v.snapshot.ID] || keeps
+		for _, c := range v.elsewhere {
+			used[c.ID] = used[c.ID] || keeps
+		}
 	}
 	if !needless {
 		return nil
 	}
-	err := removeIf(ctx, t.asked, map[string]string{TagLocation: req.LocationID, TagAttempt: req.Attempt}, func(m *made) bool { return m.volume || !used[m.id] })
+	doomed := func(m *made) bool { return m.volume || !used[m.id] }
+	tags := map[string]string{TagLocation: req.LocationID, TagAttempt: req.Attempt}
+	if there, err := Elsewhere(t.asked, placesOf(req)); err == nil {
+		// One that cannot be asked refused a copy, most likely, so there is nothing; what is there is an orphan as long as the backup is not deleted.
+		_ = removeIf(ctx, there, tags, doomed)
+	}
+	err := removeIf(ctx, t.asked, tags, doomed)
 	switch {
 	case err == nil || ctx.Err() != nil:
 		return context.Cause(ctx)
@@ -289,7 +316,7 @@ func (v *taking) row() archive.Volume {
 		row.CopyKind = block.Kind
 	}
 	if v.method.Snapshots() {
-		row.SnapshotID = v.snapshot.ID
+		row.SnapshotID, row.SnapshotCopies = v.snapshot.ID, v.elsewhere
 	}
 	return row
 }
@@ -415,11 +442,14 @@ func (t *Taker) describe(ctx context.Context, todo []*taking) error {
 
 // forget removes what earlier attempts of this backup left: their objects are of another moment.
 func (t *Taker) forget(ctx context.Context, req Request) error {
-	err := removeIf(ctx, t.asked, map[string]string{TagUID: req.UID, TagLocation: req.LocationID}, func(m *made) bool {
-		return m.tags[TagAttempt] != req.Attempt && m.at.Before(req.Began)
-	})
-	if err != nil {
+	if err := removeEarlier(ctx, t.asked, req); err != nil {
 		return fmt.Errorf("remove the snapshots of an earlier attempt: %w", err)
 	}
 	return nil
+}
+
+func removeEarlier(ctx context.Context, providers []plugins.VolumeProvider, req Request) error {
+	return removeIf(ctx, providers, map[string]string{TagUID: req.UID, TagLocation: req.LocationID}, func(m *made) bool {
+		return m.tags[TagAttempt] != req.Attempt && m.at.Before(req.Began)
+	})
 }

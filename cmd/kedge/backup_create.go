@@ -113,6 +113,7 @@ func bindBackup(b *binder, s *v1alpha1.BackupSpec, labels *map[string]string) {
 		s.Volumes.Method = method
 		return nil
 	}}, "volumes", "", "what is done with the data of claims: snapshot, copy, both, skip; policies per claim come from a file (default skip)")
+	bindSnapshotCopies(b, s)
 	b.list(&s.AlsoVersions, "also-versions", "served versions to archive beside the chosen one: ingresses.v1beta1.extensions")
 	b.text(&s.ServiceAccountName, "service-account", "name", "with a server: service account, in its namespace, as which it reads the cluster (default: its own)")
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"kedge.dev/kedge/api/v1alpha1"
 	"kedge.dev/kedge/backup"
 	"kedge.dev/kedge/backup/archive"
 	"kedge.dev/kedge/internal/term"
@@ -72,16 +73,22 @@ func backupState(s backup.Progress) term.State {
 		state.Doing = s.Resource
 	case s.Stage == backup.StageVolumes && s.Volumes.Total > 0:
 		state.Total = s.Items // all are read
-		state.Doing = volumesDoing(s.Volumes.Done, s.Volumes.Total, s.Volumes.CopiedBytes, s.Volumes.CopyBytes)
+		state.Doing = volumesDoing(&v1alpha1.Progress{
+			VolumesDone: s.Volumes.Done, Volumes: s.Volumes.Total, VolumeBytes: s.Volumes.CopiedBytes, VolumeTotalBytes: s.Volumes.CopyBytes,
+			SnapshotCopiesDone: s.Volumes.SnapshotCopiesDone, SnapshotCopies: s.Volumes.SnapshotCopies, SnapshotCopyPercent: s.Volumes.SnapshotCopyPercent,
+		})
 	}
 	return state
 }
 
-// volumesDoing says how far volumes are: "volumes 1 of 3, 1.2 GiB of 4 GiB copied".
-func volumesDoing(done, total int, bytes, of int64) string {
-	text := fmt.Sprintf("volumes %d of %d", done, total)
-	if of > 0 {
-		text += fmt.Sprintf(", %s of %s copied", term.Bytes(bytes), term.Bytes(of))
+// volumesDoing says how far volumes are: "volumes 1 of 3, 1.2 GiB of 4 GiB copied, 1 of 2 snapshots copied elsewhere (70 %)".
+func volumesDoing(p *v1alpha1.Progress) string {
+	text := fmt.Sprintf("volumes %d of %d", p.VolumesDone, p.Volumes)
+	if p.VolumeTotalBytes > 0 {
+		text += fmt.Sprintf(", %s of %s copied", term.Bytes(p.VolumeBytes), term.Bytes(p.VolumeTotalBytes))
+	}
+	if p.SnapshotCopies > 0 {
+		text += fmt.Sprintf(", %d of %d snapshots copied elsewhere (%d %%)", p.SnapshotCopiesDone, p.SnapshotCopies, p.SnapshotCopyPercent)
 	}
 	return text
 }

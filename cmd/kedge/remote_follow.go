@@ -84,7 +84,7 @@ func (r *remote) watchRun(ctx context.Context, object client.Object, kind string
 // progressStage says what a run is doing.
 func progressStage(p *v1alpha1.Progress) string {
 	if p.Stage == string(backup.StageVolumes) && p.Volumes > 0 {
-		return volumesDoing(p.VolumesDone, p.Volumes, p.VolumeBytes, p.VolumeTotalBytes)
+		return volumesDoing(p)
 	}
 	return p.Stage
 }

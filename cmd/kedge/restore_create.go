@@ -143,6 +143,7 @@ func (f *restoreFlags) bindTransforms(b *binder) {
 	mapping(func(t *v1alpha1.Transforms) *map[string]string { return &t.StorageClasses }, ":", "storage-class-mappings", "old:new", "replace storage classes")
 	mapping(func(t *v1alpha1.Transforms) *map[string]string { return &t.Zones }, ":", "zone-mappings", "old:new", "replace availability zones")
 	mapping(func(t *v1alpha1.Transforms) *map[string]string { return &t.FileSystems }, ":", "file-system-mappings", "old:new", "replace EFS file systems")
+	mapping(func(t *v1alpha1.Transforms) *map[string]string { return &t.KMSKeys }, "=", "kms-key-mappings", "old=new", "replace KMS keys of EBS volumes and storage classes; a trailing * stands for a prefix")
 	mapping(func(t *v1alpha1.Transforms) *map[string]string { return &t.NodeSelectors }, ":", "node-selector-mappings", "k=v:k=v", "replace node selectors; nothing after the colon removes one")
 	mapping(func(t *v1alpha1.Transforms) *map[string]string { return &t.Images }, "=", "image-mappings", "old=new", "replace image references; a trailing * stands for a prefix")
 	mapping(func(t *v1alpha1.Transforms) *map[string]string { return &t.RoleARNs }, "=", "role-arn-mappings", "old=new", "replace IAM roles of service accounts")

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -107,14 +108,23 @@ func (a *app) printVolumes(out *outputFlag, backup string, rows []archive.Volume
 func volumeTable(rows []archive.Volume) *term.Table {
 	table := &term.Table{Columns: []term.Column{
 		{Name: "CLAIM"}, {Name: "PROVIDER"}, {Name: "SIZE", Right: true}, {Name: "METHOD"}, {Name: "SNAPSHOT"}, {Name: "COPY"}, {Name: "TAKEN"},
-		{Name: "HANDLE", Wide: true}, {Name: "ZONE", Wide: true}, {Name: "VOLUME", Wide: true},
+		{Name: "HANDLE", Wide: true}, {Name: "ZONE", Wide: true}, {Name: "VOLUME", Wide: true}, {Name: "SNAPSHOT COPIES", Wide: true},
 	}}
 	for i := range rows {
 		v := &rows[i]
 		table.Add(v.Namespace+"/"+v.Claim, v.Provider, term.Bytes(v.Source.SizeBytes), string(v.Method()), v.SnapshotID, v.CopyID, v.Taken.UTC().Format("2006-01-02T15:04:05Z"),
-			v.Source.Handle, v.Source.Zone, v.Volume)
+			v.Source.Handle, v.Source.Zone, v.Volume, snapshotCopies(v.SnapshotCopies))
 	}
 	return table
+}
+
+// snapshotCopies says where copies of a snapshot are.
+func snapshotCopies(copies []archive.SnapshotCopy) string {
+	texts := make([]string, len(copies))
+	for i, c := range copies {
+		texts[i] = c.String()
+	}
+	return strings.Join(texts, "; ")
 }
 
 // printVolumeLines prints volumes as a part of a description.
@@ -133,6 +143,9 @@ func (a *app) printVolumeLines(rows []volumeRow) {
 		where := ""
 		if v.SnapshotID != "" {
 			where += ", snapshot " + v.SnapshotID
+		}
+		if len(v.SnapshotCopies) > 0 {
+			where += ", copied to " + snapshotCopies(v.SnapshotCopies)
 		}
 		if v.CopyID != "" {
 			where += ", copy " + v.CopyID

@@ -25,6 +25,7 @@ type orphanFlags struct {
 	backupsOnly bool
 	remove, yes bool
 	volumes     bool
+	places      []string
 }
 
 func (a *app) volumeOrphansCommand() *cobra.Command {
@@ -36,7 +37,8 @@ func (a *app) volumeOrphansCommand() *cobra.Command {
 		Short: "Find snapshots and volumes that Kedge made and nothing needs, and delete them",
 		Long: `Find snapshots that were made for backups of the location, of whatever cluster, and belong to none that it holds; those that are kept to compare the
 next copy of a volume with, and have been replaced; those that a restore into this cluster needed for a while; and volumes that a restore made
-for this cluster and that no PersistentVolume of it names.
+for this cluster and that no PersistentVolume of it names. Copies of snapshots are looked for in the regions and accounts that the location's backups name, and in
+those of --snapshot-copy.
 
 What is younger than --older-than may be of a backup or restore that is under way, and is left out. --delete deletes the snapshots after a
 question, and with --volumes the volumes too: look at them first, for they may hold what was written since the restore.
@@ -61,15 +63,20 @@ A server deletes orphaned snapshots of its own cluster by itself. Nothing is rea
 			if err != nil {
 				return err
 			}
-			return a.orphans(cmd.Context(), &out, p, flags)
+			places, err := flags.parsePlaces()
+			if err != nil {
+				return usageError(fmt.Errorf("find orphans: --snapshot-copy: %w", err), "")
+			}
+			return a.orphans(cmd.Context(), &out, p, flags, places)
 		},
 	}
-	out.bind(cmd.Flags(), formatTable, formatJSON, formatYAML)
+	out.bind(cmd.Flags(), formatTable, formatWide, formatJSON, formatYAML)
 	cmd.Flags().DurationVar(&flags.olderThan, "older-than", upkeep.SafeAge, "least `age` of what is listed")
 	cmd.Flags().BoolVar(&flags.backupsOnly, "backups-only", false, "look at the snapshots of backups only, not at what restores into the cluster left")
 	cmd.Flags().BoolVar(&flags.remove, "delete", false, "delete the snapshots")
 	cmd.Flags().BoolVar(&flags.volumes, "volumes", false, "with --delete: delete the volumes too, and the data in them")
 	cmd.Flags().BoolVarP(&flags.yes, "yes", "y", false, "delete without a question")
+	cmd.Flags().StringArrayVar(&flags.places, "snapshot-copy", nil, "a further `place` to look for copies of snapshots in: region=…,role=…,external-id=… (repeatable)")
 	bindLocation(cmd.Flags(), &where)
 	a.kube.bind(cmd.Flags())
 	return cmd
@@ -87,10 +94,21 @@ type orphanRow struct {
 	Deleted bool `json:"deleted,omitempty"`
 }
 
-func (a *app) orphans(ctx context.Context, out *outputFlag, p *place, flags orphanFlags) error {
+func (f *orphanFlags) parsePlaces() (places []plugins.Place, err error) {
+	for _, value := range f.places {
+		c, err := parseSnapshotCopy(value)
+		if err != nil {
+			return nil, err
+		}
+		places = append(places, plugins.Place{Region: c.Region, RoleARN: c.RoleARN, ExternalID: c.ExternalID})
+	}
+	return places, nil
+}
+
+func (a *app) orphans(ctx context.Context, out *outputFlag, p *place, flags orphanFlags, places []plugins.Place) error {
 	providers, noAWS := location.VolumeProviders(ctx, &p.object.Spec, nil)
 	search := &upkeep.Search{
-		Providers: providers, LocationID: p.location.ID(), Before: a.env.Now().Add(-flags.olderThan),
+		Providers: providers, Places: places, LocationID: p.location.ID(), Before: a.env.Now().Add(-flags.olderThan),
 		Entries: func(ctx context.Context) ([]archive.Entry, error) { return allEntries(ctx, p.location) },
 	}
 	if !flags.backupsOnly {
@@ -107,6 +125,9 @@ func (a *app) orphans(ctx context.Context, out *outputFlag, p *place, flags orph
 	found, err := a.findOrphans(ctx, search)
 	if err != nil {
 		return fmt.Errorf("find orphans: %w", err)
+	}
+	if err := search.Unseen(); err != nil {
+		a.ui.Warn("%v", err)
 	}
 	list := orphanList{Location: p.object.Name, Orphans: make([]orphanRow, len(found))}
 	for i := range found {
@@ -208,11 +229,14 @@ func (a *app) printOrphans(out *outputFlag, list *orphanList) error {
 		return a.printStructured(out.format, list)
 	}
 	table := &term.Table{Columns: []term.Column{
-		{Name: "KIND"}, {Name: "ID"}, {Name: "SIZE", Right: true}, {Name: "AGE"}, {Name: "REASON"}, {Name: "OF"}, {Name: "CLAIM"}, {Name: "DELETED"},
+		{Name: "KIND"}, {Name: "ID"}, {Name: "SIZE", Right: true}, {Name: "AGE"}, {Name: "REASON"}, {Name: "OF"}, {Name: "CLAIM"}, {Name: "DELETED"}, {Name: "PLACE", Wide: true},
 	}}
 	for i := range list.Orphans {
 		o := &list.Orphans[i]
-		of, deleted := "", "no"
+		of, deleted, place := "", "no", ""
+		if o.Place != nil {
+			place = o.Place.String()
+		}
 		if o.Backup != "" {
 			of = "backup " + o.Backup
 		} else if o.Restore != "" {
@@ -221,7 +245,7 @@ func (a *app) printOrphans(out *outputFlag, list *orphanList) error {
 		if o.Deleted {
 			deleted = "yes"
 		}
-		table.Add(o.Kind, o.ID, term.Bytes(o.SizeBytes), term.Age(a.env.Now(), o.Created), o.Reason, of, o.Claim, deleted)
+		table.Add(o.Kind, o.ID, term.Bytes(o.SizeBytes), term.Age(a.env.Now(), o.Created), o.Reason, of, o.Claim, deleted, place)
 	}
 	return a.printTable(table, out.format, "Nothing is orphaned.")
 }

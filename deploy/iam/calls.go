@@ -27,6 +27,10 @@ const (
 	TagAccessPoint              // the tags of access points that are being made
 	VolumeKey                   // the KMS key of volumes
 	VolumeGrant                 // grants on it that are for EC2 alone
+	TagCopy                     // the tags of copies of snapshots that are being made
+	CopyKey                     // the KMS keys of copies of snapshots
+	CopyGrant                   // grants on these that are for EC2 alone
+	CopyRole                    // the roles of the accounts that copies of snapshots go to
 )
 
 // When says for which locations a right is needed.
@@ -34,11 +38,13 @@ type When int
 
 // The cases.
 const (
-	Always    When = iota
-	Versions       // the bucket keeps versions
-	Lock           // the location uses object lock, which brings versions with it
-	Snapshots      // the data of volumes is taken, as snapshots or copies
-	Copies         // the data of volumes is copied
+	Always        When = iota
+	Versions           // the bucket keeps versions
+	Lock               // the location uses object lock, which brings versions with it
+	Snapshots          // the data of volumes is taken, as snapshots or copies
+	Copies             // the data of volumes is copied
+	OtherRegions       // snapshots are copied to other regions of the account
+	OtherAccounts      // snapshots are copied to other accounts
 )
 
 // Right is an IAM action on a scope.

@@ -27,6 +27,10 @@ type Location struct {
 	// the account's own aws/ebs.
 	Volumes   Volumes
 	VolumeKey string
+	// SnapshotCopies: snapshots are copied to other regions of the account, under the KMS keys CopyKeys (ARNs; none where they have those regions'
+	// aws/ebs). CopyRoles are the ARNs of roles of other accounts that they are copied to.
+	SnapshotCopies      bool
+	CopyKeys, CopyRoles []string
 }
 
 // Policy is an IAM policy document.
@@ -49,6 +53,7 @@ var (
 	bucketName = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$`)
 	prefixName = regexp.MustCompile(`^[A-Za-z0-9!_.'()/=+@-]*$`)
 	keyARN     = regexp.MustCompile(`^arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:key/[A-Za-z0-9-]+$`)
+	roleARN    = regexp.MustCompile(`^arn:aws[a-z-]*:iam::\d{12}:role/[A-Za-z0-9+=,.@_/-]+$`)
 	partition  = regexp.MustCompile(`^aws[a-z-]*$`)
 )
 
@@ -71,6 +76,27 @@ func (l *Location) check() error {
 	case l.ObjectLock && l.Unversioned:
 		return errors.New("object-lock: a bucket with object lock has versions")
 	}
+	return l.checkCopies()
+}
+
+// checkCopies checks what is said of copies of snapshots.
+func (l *Location) checkCopies() error {
+	switch {
+	case (l.SnapshotCopies || len(l.CopyRoles) > 0) && l.Volumes == NoVolumes:
+		return errors.New("snapshot-copies: nothing is taken of volumes that could be copied: add --volumes snapshot or copy")
+	case len(l.CopyKeys) > 0 && !l.SnapshotCopies:
+		return errors.New("snapshot-copy-kms-key: it is given without --snapshot-copies; what another account's role needs is printed by \"kedge aws copy-policy\"")
+	}
+	for _, key := range l.CopyKeys {
+		if !keyARN.MatchString(key) {
+			return fmt.Errorf("snapshot-copy-kms-key: %q is no ARN of a key; a policy cannot name keys by alias", key)
+		}
+	}
+	for _, role := range l.CopyRoles {
+		if !roleARN.MatchString(role) {
+			return fmt.Errorf("snapshot-copy-role: %q is no ARN of a role", role)
+		}
+	}
 	return nil
 }
 
@@ -90,7 +116,7 @@ func ForLocation(l Location) (*Policy, error) {
 			policy.Statement = append(policy.Statement, statement)
 		}
 	}
-	policy.Statement = append(policy.Statement, l.volumeStatements()...)
+	policy.Statement = append(policy.Statement, l.volumeStatements(VolumeCalls)...)
 	return policy, nil
 }
 
@@ -106,7 +132,7 @@ func (l *Location) statement(scope Scope) Statement {
 	case BucketKey:
 		s.Sid, s.Resource = "KedgeBucketKey", l.BucketKey
 	case Account, AnyVolume, AnyInstance, AnySnapshot, NewSnapshot, NewVolume, TagSnapshot, TagVolume, OwnSnapshot, OwnVolume,
-		FileSystem, AccessPoint, NewAccessPoint, TagAccessPoint, VolumeKey, VolumeGrant: // of volumes
+		FileSystem, AccessPoint, NewAccessPoint, TagAccessPoint, VolumeKey, VolumeGrant, TagCopy, CopyKey, CopyGrant, CopyRole: // of volumes
 	case LocationKey:
 		s.Sid, s.Resource = "KedgeLocationKey", l.LocationKey
 		s.Condition = map[string]map[string][]string{"StringEquals": {"kms:EncryptionContext:kedge.dev/purpose": {"location-key"}}}
@@ -139,6 +165,10 @@ func (l *Location) needs(r Right) bool {
 		return l.Volumes != NoVolumes
 	case r.When == Copies:
 		return l.Volumes == VolumeCopies
+	case r.When == OtherRegions:
+		return l.SnapshotCopies
+	case r.When == OtherAccounts:
+		return len(l.CopyRoles) > 0
 	}
 	return true
 }

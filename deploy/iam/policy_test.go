@@ -66,6 +66,10 @@ func TestRefused(t *testing.T) {
 		"object-lock":                 {Bucket: "acme", ObjectLock: true, Unversioned: true},
 		"volume-kms-key":              {Bucket: "acme", Volumes: iam.VolumeCopies, VolumeKey: "1234"},
 		"volume-kms-key: it is given": {Bucket: "acme", VolumeKey: key},
+		"snapshot-copies":             {Bucket: "acme", SnapshotCopies: true},
+		"snapshot-copy-kms-key":       {Bucket: "acme", Volumes: iam.VolumeSnapshots, CopyKeys: []string{key}},
+		"snapshot-copy-kms-key: \"a":  {Bucket: "acme", Volumes: iam.VolumeSnapshots, SnapshotCopies: true, CopyKeys: []string{"alias/a"}},
+		"snapshot-copy-role":          {Bucket: "acme", Volumes: iam.VolumeSnapshots, CopyRoles: []string{"copies"}},
 	} {
 		if _, err := iam.ForLocation(l); err == nil || !strings.HasPrefix(err.Error(), field) {
 			t.Errorf("%+v: the error is %v, want one about %s", l, err, field)

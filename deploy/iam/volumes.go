@@ -1,6 +1,11 @@
 package iam
 
-import "strings"
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+)
 
 // Volumes says what backups take of volumes.
 type Volumes string
@@ -46,6 +51,14 @@ var VolumeCalls = []Call{
 		{"kms:CreateGrant", VolumeGrant, Snapshots, false}, {"kms:DescribeKey", VolumeKey, Snapshots, false}, {"kms:Decrypt", VolumeKey, Snapshots, false},
 		{"kms:GenerateDataKeyWithoutPlaintext", VolumeKey, Snapshots, false}, {"kms:ReEncryptFrom", VolumeKey, Snapshots, false}, {"kms:ReEncryptTo", VolumeKey, Snapshots, false},
 	}},
+	{"ec2 CopySnapshot", "copies of snapshots in other regions and accounts", []Right{
+		{"ec2:CopySnapshot", OwnSnapshot, OtherRegions, true}, {"ec2:CopySnapshot", NewSnapshot, OtherRegions, true}, {"ec2:CreateTags", TagCopy, OtherRegions, true},
+		{"kms:CreateGrant", CopyGrant, OtherRegions, true}, {"kms:DescribeKey", CopyKey, OtherRegions, true}, {"kms:Decrypt", CopyKey, OtherRegions, true},
+		{"kms:GenerateDataKeyWithoutPlaintext", CopyKey, OtherRegions, true}, {"kms:ReEncryptFrom", CopyKey, OtherRegions, true}, {"kms:ReEncryptTo", CopyKey, OtherRegions, true},
+	}},
+	{"ec2 ModifySnapshotAttribute", "sharing a snapshot with another account while it is copied there, as a role of that account", []Right{
+		{"ec2:ModifySnapshotAttribute", OwnSnapshot, OtherAccounts, true}, {"sts:AssumeRole", CopyRole, OtherAccounts, true},
+	}},
 	{"ec2 DeleteVolume", "restored volumes that nothing uses", []Right{{"ec2:DeleteVolume", OwnVolume, Snapshots, false}}},
 	{"ebs ListSnapshotBlocks", "copying all of a volume", []Right{{"ebs:ListSnapshotBlocks", OwnSnapshot, Copies, true}}},
 	{"ebs ListChangedBlocks", "copying what changed", []Right{{"ebs:ListChangedBlocks", OwnSnapshot, Copies, true}}},
@@ -76,6 +89,7 @@ var volumeScopes = []struct {
 	{NewSnapshot, "KedgeNewSnapshots", "ec2:*::snapshot/*", tagged("aws:RequestTag/")},
 	{NewVolume, "KedgeNewVolumes", "ec2:*:*:volume/*", tagged("aws:RequestTag/")},
 	{TagSnapshot, "KedgeTagNewSnapshots", "ec2:*::snapshot/*", during("CreateSnapshot", "CreateSnapshots")},
+	{TagCopy, "KedgeTagNewCopies", "ec2:*::snapshot/*", during("CopySnapshot")},
 	{TagVolume, "KedgeTagNewVolumes", "ec2:*:*:volume/*", during("CreateVolume")},
 	{OwnSnapshot, "KedgeOwnSnapshots", "ec2:*::snapshot/*", ownTags()},
 	{OwnVolume, "KedgeOwnVolumes", "ec2:*:*:volume/*", tagged("aws:ResourceTag/")},
@@ -104,13 +118,13 @@ func ownTags() map[string]map[string][]string {
 }
 
 // volumeStatements are what a policy allows for volumes.
-func (l *Location) volumeStatements() []Statement {
+func (l *Location) volumeStatements(calls []Call) []Statement {
 	if l.Volumes == NoVolumes {
 		return nil
 	}
 	var out []Statement
 	add := func(s Statement, scope Scope) {
-		s.Effect, s.Action = "Allow", l.actions(VolumeCalls, scope)
+		s.Effect, s.Action = "Allow", l.actions(calls, scope)
 		if len(s.Action) > 0 {
 			out = append(out, s)
 		}
@@ -124,7 +138,45 @@ func (l *Location) volumeStatements() []Statement {
 	}
 	if l.VolumeKey != "" {
 		add(Statement{Sid: "KedgeVolumeKey", Resource: l.VolumeKey}, VolumeKey)
-		add(Statement{Sid: "KedgeVolumeKeyGrants", Resource: l.VolumeKey, Condition: map[string]map[string][]string{"Bool": {"kms:GrantIsForAWSResource": {"true"}}}}, VolumeGrant)
+		add(Statement{Sid: "KedgeVolumeKeyGrants", Resource: l.VolumeKey, Condition: forServices()}, VolumeGrant)
+	}
+	for i, key := range l.CopyKeys {
+		add(Statement{Sid: fmt.Sprintf("KedgeCopyKey%d", i+1), Resource: key}, CopyKey)
+		add(Statement{Sid: fmt.Sprintf("KedgeCopyKeyGrants%d", i+1), Resource: key, Condition: forServices()}, CopyGrant)
+	}
+	for i, role := range l.CopyRoles {
+		add(Statement{Sid: fmt.Sprintf("KedgeCopyRole%d", i+1), Resource: role}, CopyRole)
 	}
 	return out
+}
+
+// forServices asks for grants that are for services of AWS.
+func forServices() map[string]map[string][]string {
+	return map[string]map[string][]string{"Bool": {"kms:GrantIsForAWSResource": {"true"}}}
+}
+
+// copyCalls are what a role calls in the account that copies of snapshots go to.
+var copyCalls = []string{"ec2 DescribeSnapshots", "ec2 CopySnapshot", "ec2 DeleteSnapshot"}
+
+// ForCopies gives the least policy of a role in an account that copies of snapshots go to. Keys are the ARNs of the KMS keys of the copies and of
+// the volumes that they are copies of; those are of other accounts, whose policies have to allow it too. An empty partition means "aws".
+func ForCopies(partition string, keys []string) (*Policy, error) {
+	l := Location{Bucket: "none", Partition: cmp.Or(partition, "aws"), Volumes: VolumeSnapshots, SnapshotCopies: true, CopyKeys: keys}
+	for _, key := range keys {
+		if !keyARN.MatchString(key) {
+			return nil, fmt.Errorf("kms-key: %q is no ARN of a key; a policy cannot name keys by alias", key)
+		}
+	}
+	if err := l.check(); err != nil {
+		return nil, err
+	}
+	var calls []Call
+	for _, call := range VolumeCalls {
+		if slices.Contains(copyCalls, call.Name) {
+			calls = append(calls, call)
+		}
+	}
+	// The snapshots that it copies are shared with it: their tags are not seen, so that no condition can tell them from others.
+	shared := Statement{Sid: "KedgeSharedSnapshots", Effect: "Allow", Action: []string{"ec2:CopySnapshot"}, Resource: "arn:" + l.Partition + ":ec2:*::snapshot/*"}
+	return &Policy{Version: "2012-10-17", Statement: append(l.volumeStatements(calls), shared)}, nil
 }

@@ -11,6 +11,40 @@ import (
 	"kedge.dev/kedge/deploy/iam"
 )
 
+const (
+	farKey = "arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+	role   = "arn:aws:iam::444455556666:role/kedge-copies"
+)
+
+// TestForCopies looks at what a role may in the account that copies go to: nothing but make, see and delete what is Kedge's.
+func TestForCopies(t *testing.T) {
+	p, err := iam.ForCopies("", []string{key, farKey})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var actions []string
+	for _, s := range p.Statement {
+		for _, action := range s.Action {
+			if !strings.HasPrefix(action, "kms:") {
+				actions = append(actions, action)
+			} else if s.Resource != key && s.Resource != farKey {
+				t.Errorf("%s is allowed on %s", action, s.Resource)
+			}
+			if action != "ec2:DescribeSnapshots" && action != "ec2:CopySnapshot" && !strings.HasPrefix(action, "kms:") && len(s.Condition) == 0 {
+				t.Errorf("%s is allowed without a condition", action)
+			}
+		}
+	}
+	slices.Sort(actions)
+	actions = slices.Compact(actions)
+	if want := []string{"ec2:CopySnapshot", "ec2:CreateTags", "ec2:DeleteSnapshot", "ec2:DescribeSnapshots"}; !slices.Equal(actions, want) {
+		t.Errorf("the role may %v, want %v", actions, want)
+	}
+	if _, err := iam.ForCopies("", []string{"alias/copies"}); err == nil {
+		t.Error("an alias is taken for a key")
+	}
+}
+
 // TestVolumes looks at what is allowed for volumes: nothing unless it is asked for, and changes only where a condition holds.
 func TestVolumes(t *testing.T) {
 	none, _ := policy(t, iam.Location{Bucket: "acme"})
@@ -25,7 +59,12 @@ func TestVolumes(t *testing.T) {
 			t.Errorf("a policy for snapshots allows %s", action)
 		}
 	}
-	full, _ := policy(t, iam.Location{Bucket: "acme", Volumes: iam.VolumeCopies, VolumeKey: key})
+	for _, action := range snapshots {
+		if action == "ec2:CopySnapshot" || action == "ec2:ModifySnapshotAttribute" || strings.HasPrefix(action, "sts:") {
+			t.Errorf("a policy for snapshots that stay where they are allows %s", action)
+		}
+	}
+	full, _ := policy(t, iam.Location{Bucket: "acme", Volumes: iam.VolumeCopies, VolumeKey: key, SnapshotCopies: true, CopyKeys: []string{farKey}, CopyRoles: []string{role}})
 	for _, call := range iam.VolumeCalls {
 		for _, r := range call.Rights {
 			if !slices.Contains(full, r.Action) {
@@ -48,7 +87,9 @@ func TestVolumes(t *testing.T) {
 
 // TestVolumesAreGuarded: what changes or deletes snapshots and volumes is allowed on those with our tag only, tags only on what is ours or being made.
 func TestVolumesAreGuarded(t *testing.T) {
-	p, err := iam.ForLocation(iam.Location{Bucket: "acme", Volumes: iam.VolumeCopies, VolumeKey: key})
+	p, err := iam.ForLocation(iam.Location{
+		Bucket: "acme", Volumes: iam.VolumeCopies, VolumeKey: key, SnapshotCopies: true, CopyKeys: []string{farKey, key}, CopyRoles: []string{role},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,6 +107,10 @@ func TestVolumesAreGuarded(t *testing.T) {
 			case strings.HasPrefix(action, "s3:"):
 			case name == "CreateTags":
 				guarded = own || len(s.Condition["StringEquals"]["ec2:CreateAction"]) > 0
+			case name == "CopySnapshot":
+				guarded = made || own
+			case name == "AssumeRole":
+				guarded = s.Resource == role
 			case name == "CreateSnapshot" || name == "CreateSnapshots" || name == "StartSnapshot":
 				guarded = made || !strings.HasSuffix(s.Resource, "snapshot/*")
 			case name == "CreateAccessPoint":
@@ -77,7 +122,7 @@ func TestVolumesAreGuarded(t *testing.T) {
 			case name == "CreateGrant":
 				guarded = len(s.Condition["Bool"]["kms:GrantIsForAWSResource"]) > 0
 			case strings.HasPrefix(action, "kms:"):
-				guarded = s.Resource == key
+				guarded = s.Resource == key || s.Resource == farKey
 			case strings.HasPrefix(name, "Describe"):
 			default:
 				guarded = own

@@ -93,15 +93,22 @@ func Load(ctx context.Context, opts Options) (aws.Config, error) {
 		return aws.Config{}, err
 	}
 	if opts.RoleARN != "" {
-		assume := stscreds.NewAssumeRoleProvider(sts.NewFromConfig(withCredentialsError(cfg)), opts.RoleARN, func(o *stscreds.AssumeRoleOptions) {
-			o.RoleSessionName = "kedge"
-			if opts.ExternalID != "" {
-				o.ExternalID = aws.String(opts.ExternalID)
-			}
-		})
-		cfg.Credentials = aws.NewCredentialsCache(assume, func(o *aws.CredentialsCacheOptions) { o.ExpiryWindow = renewBefore })
+		return Assume(withCredentialsError(cfg), opts.RoleARN, opts.ExternalID), nil
 	}
 	return withCredentialsError(cfg), nil
+}
+
+// Assume gives a configuration whose credentials are those of a role, which is assumed with the credentials of cfg and, unless it is empty, the
+// external ID. They are fetched and renewed when they are needed; failures to do so are *CredentialsError.
+func Assume(cfg aws.Config, role, externalID string) aws.Config {
+	assume := stscreds.NewAssumeRoleProvider(sts.NewFromConfig(cfg), role, func(o *stscreds.AssumeRoleOptions) {
+		o.RoleSessionName = "kedge"
+		if externalID != "" {
+			o.ExternalID = aws.String(externalID)
+		}
+	})
+	cfg.Credentials = aws.NewCredentialsCache(assume, func(o *aws.CredentialsCacheOptions) { o.ExpiryWindow = renewBefore })
+	return withCredentialsError(cfg)
 }
 
 func withCredentialsError(cfg aws.Config) aws.Config {

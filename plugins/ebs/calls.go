@@ -14,6 +14,7 @@ type call[In, Out any] func(context.Context, *In, ...func(*awsec2.Options)) (*Ou
 // reached from an interface; EC2's client has more than 700, which with all that they need were a quarter of the binary and of the
 // memory of a process that has just started.
 type calls struct {
+	CopySnapshot      call[awsec2.CopySnapshotInput, awsec2.CopySnapshotOutput]
 	CreateSnapshot    call[awsec2.CreateSnapshotInput, awsec2.CreateSnapshotOutput]
 	CreateSnapshots   call[awsec2.CreateSnapshotsInput, awsec2.CreateSnapshotsOutput]
 	CreateTags        call[awsec2.CreateTagsInput, awsec2.CreateTagsOutput]
@@ -23,10 +24,13 @@ type calls struct {
 	DescribeInstances call[awsec2.DescribeInstancesInput, awsec2.DescribeInstancesOutput]
 	DescribeSnapshots describeSnapshots
 	DescribeVolumes   describeVolumes
+
+	ModifySnapshotAttribute call[awsec2.ModifySnapshotAttributeInput, awsec2.ModifySnapshotAttributeOutput]
 }
 
 func callsOf(client *awsec2.Client) calls {
 	return calls{
+		CopySnapshot: client.CopySnapshot, ModifySnapshotAttribute: client.ModifySnapshotAttribute,
 		CreateSnapshot: client.CreateSnapshot, CreateSnapshots: client.CreateSnapshots, CreateTags: client.CreateTags,
 		CreateVolume: client.CreateVolume, DeleteSnapshot: client.DeleteSnapshot, DeleteVolume: client.DeleteVolume,
 		DescribeInstances: client.DescribeInstances, DescribeSnapshots: client.DescribeSnapshots, DescribeVolumes: client.DescribeVolumes,

@@ -18,6 +18,9 @@ import (
 	"kedge.dev/kedge/test/aws"
 )
 
+// vault is another account.
+const vault = "444455556666"
+
 // clock goes by itself only when somebody sleeps.
 type clock struct {
 	mu  sync.Mutex
@@ -46,6 +49,7 @@ func open(t *testing.T, cloud *aws.Cloud, clock *clock) *ebs.Provider {
 		if name == "AWS_ENDPOINT_URL" {
 			t.Setenv("AWS_ENDPOINT_URL_EC2", value)
 			t.Setenv("AWS_ENDPOINT_URL_EBS", value)
+			t.Setenv("AWS_ENDPOINT_URL_STS", value)
 			continue
 		}
 		t.Setenv(name, value)
@@ -76,6 +80,15 @@ func world(t *testing.T) *volumetest.World {
 		Pause:        func() { _ = clock.Sleep(t.Context(), time.Second) },
 		ExpireTokens: func() { _ = clock.Sleep(t.Context(), 2*time.Hour) },
 		DamageRead:   func() { cloud.Inject(aws.Fault{Op: "GetSnapshotBlock", Damage: true, Skip: 1}) },
+	}
+	w.Places = []volumetest.Place{
+		{Place: plugins.Place{Region: "eu-central-1"}, Zone: "eu-central-1a", KMSKeyID: cloud.CreateKeyIn("eu-central-1", aws.HomeAccount)},
+		{Place: plugins.Place{Region: cloud.Region(), RoleARN: cloud.CreateRoleIn(vault, "copies", "")}, Zone: cloud.Region() + "a", KMSKeyID: cloud.CreateKeyIn(cloud.Region(), vault)},
+		{Place: plugins.Place{Region: "us-east-1", RoleARN: cloud.CreateRoleIn(vault, "secret", "id"), ExternalID: "id"}, Zone: "us-east-1a"},
+	}
+	w.BadKey = "arn:aws:kms:eu-central-1:111122223333:key/none"
+	w.NoRoom = func() {
+		cloud.Inject(aws.Fault{Op: "CopySnapshot", Times: 40, Code: "ResourceLimitExceeded", Message: "Too many snapshot copies in progress. The limit is 20 for this destination region."})
 	}
 	w.NewVolume = func(_ *testing.T, machine string) string {
 		if machine != "" && instances[machine] == "" {
@@ -112,7 +125,7 @@ func world(t *testing.T) *volumetest.World {
 		}
 	}
 	w.LoseReplies = func() {
-		for _, op := range []string{"CreateSnapshot", "CreateSnapshots", "CreateVolume", "StartSnapshot", "PutSnapshotBlock", "CompleteSnapshot"} {
+		for _, op := range []string{"CreateSnapshot", "CreateSnapshots", "CopySnapshot", "CreateVolume", "StartSnapshot", "PutSnapshotBlock", "CompleteSnapshot"} {
 			cloud.Inject(aws.Fault{Op: op, LoseReply: true})
 		}
 	}
@@ -152,5 +165,6 @@ func persistentVolumes(handle string) (all []*corev1.PersistentVolume) {
 
 func TestConformance(t *testing.T) {
 	t.Run("Snapshotter", func(t *testing.T) { volumetest.TestSnapshotter(t, world) })
+	t.Run("Copier", func(t *testing.T) { volumetest.TestCopier(t, world) })
 	t.Run("Blocks", func(t *testing.T) { volumetest.TestBlocks(t, world) })
 }

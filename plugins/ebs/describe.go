@@ -26,8 +26,8 @@ const (
 	attrType       = "type"
 	attrIOPS       = "iops"
 	attrThroughput = "throughput" // MiB/s
-	attrKey        = "kmsKeyId"
-	attrEncrypted  = "encrypted"
+	attrKey        = plugins.AttributeKey
+	attrEncrypted  = plugins.AttributeEncrypted
 	attrMulti      = "multiAttachEnabled"
 	attrRate       = "volumeInitializationRate" // MiB/s; only asked for, never described
 )
@@ -256,7 +256,7 @@ func snapshot(s types.Snapshot) plugins.Snapshot {
 	return plugins.Snapshot{
 		ID: aws.ToString(s.SnapshotId), Handle: aws.ToString(s.VolumeId), SizeBytes: int64(aws.ToInt32(s.VolumeSize)) * gib,
 		State: state(s.State), Progress: progress(s.Progress), Message: aws.ToString(s.StateMessage), Tags: tagMap(s.Tags),
-		Started: aws.ToTime(s.StartTime),
+		Started: aws.ToTime(s.StartTime), Account: aws.ToString(s.OwnerId), KMSKeyID: aws.ToString(s.KmsKeyId),
 	}
 }
 

@@ -2,7 +2,7 @@
 // direct APIs.
 //
 // It calls ec2:DescribeVolumes, DescribeInstances and DescribeSnapshots; to take and keep snapshots CreateSnapshot, CreateSnapshots,
-// DeleteSnapshot and CreateTags; to restore CreateVolume and DeleteVolume; to read blocks ebs:ListSnapshotBlocks, ListChangedBlocks and
+// DeleteSnapshot and CreateTags; to copy snapshots to other regions and accounts CopySnapshot, ModifySnapshotAttribute and sts:AssumeRole; to restore CreateVolume and DeleteVolume; to read blocks ebs:ListSnapshotBlocks, ListChangedBlocks and
 // GetSnapshotBlock; to write them StartSnapshot, PutSnapshotBlock and CompleteSnapshot. With keys of KMS, kms:Decrypt, GenerateDataKeyWithoutPlaintext,
 // ReEncrypt and CreateGrant go with these ("Required permissions" of Amazon EBS encryption, EBS User Guide).
 package ebs
@@ -64,7 +64,7 @@ type Options struct {
 	Now func() time.Time
 }
 
-// Provider is EBS in one region with one identity. It implements plugins.BlockSnapshots.
+// Provider is EBS in one region with one identity. It implements plugins.BlockSnapshots and plugins.SnapshotCopier.
 type Provider struct {
 	ec2    calls
 	direct *awsebs.Client
@@ -73,6 +73,7 @@ type Provider struct {
 	opts   Options
 
 	tokens tokens
+	places *places
 }
 
 var _ plugins.BlockSnapshots = (*Provider)(nil)
@@ -86,7 +87,7 @@ func New(cfg aws.Config, opts Options) (*Provider, error) {
 	if opts.Now == nil {
 		opts.Now = time.Now //nolint:forbidigo // the default of a field
 	}
-	p := &Provider{region: cfg.Region, opts: opts}
+	p := &Provider{region: cfg.Region, opts: opts, places: &places{cfg: cfg, opened: map[plugins.Place]*Provider{}}}
 	if cfg.Region == "" {
 		return nil, p.classify("open", "", configured("set the region in AWS_REGION or in the profile", "no region is set"))
 	}

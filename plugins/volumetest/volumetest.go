@@ -1,4 +1,4 @@
-// Package volumetest is the conformance suite of plugins.VolumeSnapshotter and plugins.BlockSnapshots: what their prose promises, as tests that
+// Package volumetest is the conformance suite of plugins.VolumeSnapshotter, plugins.BlockSnapshots and plugins.SnapshotCopier: what their prose promises, as tests that
 // every provider must pass.
 package volumetest
 
@@ -51,6 +51,21 @@ type World struct {
 	// ExpireTokens makes the tokens of blocks that are known now invalid, and DamageRead changes a byte of the next block on its way. Nil where
 	// there is no such thing.
 	ExpireTokens, DamageRead func()
+
+	// Places are where snapshots can be copied to: another region, another account.
+	Places []Place
+	// BadKey is one that no copy can be encrypted with.
+	BadKey string
+	// NoRoom has the next call that copies refused, because as many copies are under way as there may be.
+	NoRoom func()
+}
+
+// Place is one that copies go to.
+type Place struct {
+	plugins.Place
+
+	Zone     string // where volumes can be made there
+	KMSKeyID string // of a key there
 }
 
 // Open makes a World for one test.
@@ -119,6 +134,22 @@ func TestBlocks(t *testing.T, open Open) {
 		{"LostReplyOfCompletion", testLostReplyOfCompletion},
 		{"WrongCount", testWrongCount},
 		{"BadBlocks", testBadBlocks},
+	})
+}
+
+// TestCopier runs what every plugins.SnapshotCopier must pass beyond TestSnapshotter.
+func TestCopier(t *testing.T, open Open) {
+	t.Helper()
+	run(t, open, []test{
+		{"CopyAndRestore", testCopyAndRestore},
+		{"CopyAgain", testCopyAgain},
+		{"CopyTokenOfOthers", testCopyTokenOfOthers},
+		{"LostReplyOfCopy", testLostReplyOfCopy},
+		{"NoRoomForCopy", testNoRoomForCopy},
+		{"CopyFails", testCopyFails},
+		{"CopyOfNothing", testCopyOfNothing},
+		{"CopyToNowhere", testCopyToNowhere},
+		{"CancelCopy", testCancelCopy},
 	})
 }
 

@@ -52,6 +52,7 @@ type Pipeline struct {
 	namespaces *namespaces // nil where none is mapped
 	rules      []rule
 	modifiers  []*modifier
+	keys       *mapping // of KMS; nil where none is mapped
 }
 
 // Compile checks the rules and makes them a Pipeline. It reports all that is wrong at once; each error begins with the field
@@ -79,6 +80,7 @@ func Compile(opts Options) (*Pipeline, error) {
 		{"nodeSelectors", t.NodeSelectors, nodeSelectorRules, nodeSelectors},
 		{"zones", t.Zones, zoneRules, zones},
 		{"fileSystems", t.FileSystems, fileSystemRules, fileSystems},
+		{"kmsKeys", t.KMSKeys, kmsKeyRules, p.mapKeys},
 		{"roleARNs", t.RoleARNs, roleRules, roleARNs},
 		{"loadBalancerValues", t.LoadBalancerValues, mappingRules{prefixes: true}, loadBalancerValues},
 	} {

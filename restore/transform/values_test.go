@@ -195,6 +195,38 @@ func TestFileSystems(t *testing.T) {
 	}
 }
 
+func TestKMSKeys(t *testing.T) {
+	const old, next = "arn:aws:kms:eu-west-1:111122223333:key/a", "arn:aws:kms:eu-central-1:444455556666:key/b"
+	p := compile(t, Options{Transforms: &v1alpha1.Transforms{KMSKeys: map[string]string{"arn:aws:kms:eu-west-1:*": next}}})
+	run(t, p, []example{
+		{
+			"a class", "storageclasses.storage.k8s.io",
+			`{metadata: {name: s}, provisioner: ebs.csi.aws.com, parameters: {type: gp3, kmsKeyId: "` + old + `"}}`,
+			`{metadata: {name: s}, provisioner: ebs.csi.aws.com, parameters: {type: gp3, kmsKeyId: "` + next + `"}}`, nil,
+		},
+		{
+			"a class of another driver", "storageclasses.storage.k8s.io",
+			`{metadata: {name: s}, provisioner: efs.csi.aws.com, parameters: {kmsKeyId: "` + old + `"}}`, "", nil,
+		},
+		{
+			"another region's", "storageclasses.storage.k8s.io",
+			`{metadata: {name: s}, provisioner: ebs.csi.aws.com, parameters: {kmsKeyId: "arn:aws:kms:us-east-1:111122223333:key/a"}}`, "", nil,
+		},
+	})
+	if key, ok := p.KMSKey(old); !ok || key != next {
+		t.Errorf("the key of a volume becomes %q, %v", key, ok)
+	}
+	if key, ok := p.KMSKey(next); ok {
+		t.Errorf("another key becomes %q", key)
+	}
+	if key, ok := compile(t, Options{}).KMSKey(old); ok {
+		t.Errorf("without a mapping the key becomes %q", key)
+	}
+	if _, err := Compile(Options{Transforms: &v1alpha1.Transforms{KMSKeys: map[string]string{old: "alias/mine"}}}); err == nil || !strings.Contains(err.Error(), `transforms.kmsKeys["`+old+`"]`) {
+		t.Errorf("an alias gives %v", err)
+	}
+}
+
 func TestImpliedRegions(t *testing.T) {
 	for _, c := range []struct {
 		name  string

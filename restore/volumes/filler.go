@@ -48,6 +48,8 @@ type Filler struct {
 	Zones []string
 	// MapFileSystems says on which file system folders of another one go, as the user wants it.
 	MapFileSystems map[string]string
+	// MapKeys gives the key that takes the place of one that a volume was encrypted with, as the user wants it. It may be nil.
+	MapKeys func(key string) (to string, ok bool)
 	// MapZones says in which zone volumes of a zone are made, as the user wants it.
 	MapZones map[string]string
 
@@ -90,12 +92,16 @@ func (f *Filler) Fill(ctx context.Context, req Request, pv *corev1.PersistentVol
 		For: pv,
 	}
 	ask.Namespace, _, _ = strings.Cut(req.Tags[TagClaim], "/")
-	if ask.SnapshotID, err = f.snapshot(ctx, provider, req); err != nil {
+	f.mapKey(&ask)
+	if ask.SnapshotID, from, err = f.snapshot(ctx, provider, req, ask.Attributes); err != nil {
 		return plugins.Volume{}, "", fmt.Errorf("restore the data of claim %s/%s: %w", req.Row.Namespace, req.Row.Claim, err)
 	}
 	if ask.SnapshotID == "" {
 		made, err = f.fillNew(ctx, provider, ask, req, pv)
 		return made, "copy " + req.Row.CopyID, err
+	}
+	if ask.SnapshotID != req.Row.SnapshotID {
+		f.otherKey(&ask, req.Row)
 	}
 	made, err = provider.CreateVolume(ctx, ask)
 	if errors.Is(err, plugins.ErrVolumeGone) && req.Row.CopyKind == files.Kind {
@@ -110,10 +116,6 @@ func (f *Filler) Fill(ctx context.Context, req Request, pv *corev1.PersistentVol
 		return plugins.Volume{}, "", fmt.Errorf("make PersistentVolume %s one of %s: %w", pv.Name, made.Handle, err)
 	}
 	*pv = *filled
-	from = "snapshot " + req.Row.SnapshotID
-	if ask.SnapshotID != req.Row.SnapshotID {
-		from = "copy " + req.Row.CopyID
-	}
 	return made, from, nil
 }
 
@@ -132,32 +134,8 @@ func (f *Filler) provider(row *archive.Volume) (plugins.VolumeSnapshotter, error
 	return s, nil
 }
 
-// snapshot is what the new volume is made of: the backup's, or one that is made of the copy; none where the copy is of files.
-func (f *Filler) snapshot(ctx context.Context, provider plugins.VolumeSnapshotter, req Request) (string, error) {
-	row := &req.Row
-	if row.SnapshotID != "" {
-		have, err := provider.DescribeSnapshots(ctx, []string{row.SnapshotID})
-		switch {
-		case err == nil && have[row.SnapshotID].State == plugins.SnapshotCompleted:
-			return row.SnapshotID, nil
-		case row.CopyID == "" && err != nil || ctx.Err() != nil:
-			return "", err
-		case row.CopyID == "":
-			return "", fmt.Errorf("%w: snapshot %s is not in this account and region, or not usable, and the backup has no copy of the volume", plugins.ErrVolumeGone, row.SnapshotID)
-		}
-	}
-	if row.CopyKind == files.Kind {
-		return "", nil // an empty volume, into which the files go
-	}
-	blocks, ok := provider.(plugins.BlockSnapshots)
-	if !ok || f.Repository == nil || row.CopyKind != block.Kind {
-		return "", fmt.Errorf("%w: the backup has a copy of the volume of kind %q, of which %s cannot make one here", ErrNoProvider, row.CopyKind, row.Provider)
-	}
-	return f.fromCopy(ctx, blocks, req)
-}
-
 // fromCopy makes a snapshot of the copy. It stays until the restore is done, for the token to find.
-func (f *Filler) fromCopy(ctx context.Context, provider plugins.BlockSnapshots, req Request) (string, error) {
+func (f *Filler) fromCopy(ctx context.Context, provider plugins.BlockSnapshots, req Request, attributes map[string]string) (string, error) {
 	repo, err := f.repository(ctx)
 	if err != nil {
 		return "", fmt.Errorf("open the repository of volume copies: %w", err)
@@ -166,7 +144,7 @@ func (f *Filler) fromCopy(ctx context.Context, provider plugins.BlockSnapshots, 
 	if err != nil {
 		return "", err
 	}
-	ask := plugins.VolumeRequest{Token: req.Token + "/copy", SizeBytes: c.SizeBytes, Attributes: req.Row.Source.Attributes, Tags: maps.Clone(req.Tags)}
+	ask := plugins.VolumeRequest{Token: req.Token + "/copy", SizeBytes: c.SizeBytes, Attributes: attributes, Tags: maps.Clone(req.Tags)}
 	ask.Tags[TagRole] = RoleTemporary
 	target, err := provider.StartBlocks(ctx, ask)
 	if err != nil {

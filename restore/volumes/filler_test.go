@@ -184,3 +184,53 @@ func TestFill(t *testing.T) {
 		})
 	}
 }
+
+// TestFillFromCopiedSnapshot makes volumes of the copy of the snapshot that is where the restore runs, under its key or the one that is mapped. Where there
+// is none, and no copy in the location, the error says what there is.
+func TestFillFromCopiedSnapshot(t *testing.T) {
+	w := newWorld(t)
+	const region, vault = "eu-central-1", "444455556666"
+	key, third := w.cloud.CreateKeyIn(region, aws.HomeAccount), w.cloud.CreateKeyIn(region, aws.HomeAccount)
+	made, err := w.provider(t, "eu-west-1").CopySnapshot(t.Context(), plugins.SnapshotCopyRequest{Token: "c", SnapshotID: w.row.SnapshotID, To: plugins.Place{Region: region}, KMSKeyID: key})
+	if err != nil {
+		t.Fatal(err)
+	}
+	row := w.row
+	row.SnapshotCopies = []archive.SnapshotCopy{{ID: "snap-0123456789abcdef0", Region: region, Account: vault}, {ID: made.ID, Region: region, Account: made.Account, KMSKeyID: key}}
+	row.CopyID, row.CopyKind = "", ""
+	old := row.Source.Attributes[plugins.AttributeKey]
+	for name, c := range map[string]struct {
+		region string
+		mapped map[string]string
+		key    string
+		from   string
+		err    string
+	}{
+		"the copy's key":                  {region: region, key: key, from: "the copied snapshot " + made.ID},
+		"a mapped key":                    {region: region, mapped: map[string]string{old: third}, key: third, from: "the copied snapshot " + made.ID},
+		"at home":                         {region: "eu-west-1", key: old, from: "snapshot " + row.SnapshotID},
+		"where no copy is":                {region: "us-east-1", err: made.ID + " in " + region + " of account " + aws.HomeAccount},
+		"the snapshot is named as well":   {region: "us-east-1", err: row.SnapshotID + " in eu-west-1"},
+		"and the other account's as well": {region: "us-east-1", err: "snap-0123456789abcdef0 in " + region + " of account " + vault},
+	} {
+		f := &volumes.Filler{Providers: []plugins.VolumeProvider{w.provider(t, c.region)}, Zones: []string{c.region + "a"}}
+		f.MapKeys = func(key string) (string, bool) { to, ok := c.mapped[key]; return to, ok }
+		pv := &corev1.PersistentVolume{Spec: corev1.PersistentVolumeSpec{PersistentVolumeSource: corev1.PersistentVolumeSource{
+			CSI: &corev1.CSIPersistentVolumeSource{Driver: "ebs.csi.aws.com", VolumeHandle: row.Source.Handle},
+		}}}
+		filled, from, err := f.Fill(t.Context(), volumes.Request{Token: name, Row: row, Tags: map[string]string{volumes.TagUID: name}}, pv)
+		switch {
+		case c.err != "":
+			if err == nil || !strings.Contains(err.Error(), c.err) {
+				t.Errorf("%s: the error is %v, want %q", name, err, c.err)
+			}
+		case err != nil:
+			t.Errorf("%s: %v", name, err)
+		case !strings.HasPrefix(from, c.from) || filled.Attributes[plugins.AttributeKey] != c.key || !bytes.Equal(digest(t, w.cloud.VolumeFile(filled.Handle)), w.want):
+			t.Errorf("%s: %+v of %s", name, filled, from)
+		}
+	}
+	if row.Source.Attributes[plugins.AttributeKey] != old {
+		t.Error("the row's attributes were changed")
+	}
+}

@@ -133,6 +133,7 @@ func (r *Runner) engine(ctx context.Context, b *v1alpha1.Backup, place *location
 				report(v1alpha1.Progress{
 					Stage: string(p.Stage), Done: p.Items, Total: p.ItemsExpected, Bytes: p.Bytes,
 					VolumesDone: p.Volumes.Done, Volumes: p.Volumes.Total, VolumeBytes: p.Volumes.CopiedBytes, VolumeTotalBytes: p.Volumes.CopyBytes,
+					SnapshotCopiesDone: p.Volumes.SnapshotCopiesDone, SnapshotCopies: p.Volumes.SnapshotCopies, SnapshotCopyPercent: p.Volumes.SnapshotCopyPercent,
 				})
 			},
 			Remark: func(s backup.Severity, m archive.Remark) {

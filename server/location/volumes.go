@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -43,7 +44,7 @@ func ClusterProvider(ctx context.Context, cluster *kube.Client) *csi.Provider {
 	}})
 }
 
-// RemoveSnapshots is what a location removes of a deleted backup elsewhere: the snapshots that were made for it.
+// RemoveSnapshots is what a location removes of a deleted backup elsewhere: the snapshots that were made for it, their copies first.
 func RemoveSnapshots(spec *v1alpha1.BackupStorageLocationSpec, pass *gate.Gate, id string, connect Connect) archive.Elsewhere {
 	return func(ctx context.Context, what archive.Outside) error {
 		tags := map[string]string{volumes.TagUID: what.UID, volumes.TagLocation: id}
@@ -52,14 +53,18 @@ func RemoveSnapshots(spec *v1alpha1.BackupStorageLocationSpec, pass *gate.Gate, 
 				return err
 			}
 		}
-		if what.OnlyCluster {
+		if what.OnlyCluster && len(what.Places) == 0 {
 			return nil
 		}
 		providers, err := VolumeProviders(ctx, spec, pass)
 		if err != nil {
 			return err
 		}
-		return volumes.Remove(ctx, providers, tags)
+		there, err := volumes.Elsewhere(providers, what.Places)
+		if err != nil {
+			return err
+		}
+		return volumes.Remove(ctx, slices.Concat(there, providers), tags)
 	}
 }
 

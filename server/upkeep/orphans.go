@@ -47,6 +47,10 @@ type Orphan struct {
 	Backup  string `json:"backup,omitempty"`
 	Restore string `json:"restore,omitempty"`
 	Cluster string `json:"cluster,omitempty"`
+	// Place is where it is, of copies in other regions and accounts.
+	Place *plugins.Place `json:"place,omitempty"`
+
+	provider plugins.VolumeSnapshotter // that has it
 }
 
 // Search looks for orphans.
@@ -55,6 +59,8 @@ type Search struct {
 	// LocationID is the location's whose backups' snapshots are looked at; Entries lists it to its end.
 	LocationID string
 	Entries    func(context.Context) ([]archive.Entry, error)
+	// Places are other regions and accounts where copies of snapshots are looked for, beside those that the records of backups name.
+	Places []plugins.Place
 	// Cluster, if set, leaves out the snapshots of backups of other clusters.
 	Cluster string
 	// Target is the cluster of whose restores temporary snapshots and volumes are looked at; none are where it is empty.
@@ -65,6 +71,8 @@ type Search struct {
 	Busy map[string]bool
 	// Before is when an orphan was made at the latest.
 	Before time.Time
+
+	unseen []error
 }
 
 // Unreached says of an error of Find for one provider that it is no failure: that one cannot be reached without access that nobody gave, and another
@@ -76,7 +84,11 @@ func Unreached(err error, all []plugins.VolumeProvider) bool {
 	})
 }
 
-// Find gives the orphans, the oldest first. With an error there are none: nothing is said where something could not be looked at.
+// Unseen is why other places could not be looked at by the last Find; nil where all were.
+func (s *Search) Unseen() error { return errors.Join(s.unseen...) }
+
+// Find gives the orphans, the oldest first. With an error there are none: nothing is said where something could not be looked at. Other places are an
+// exception, see Unseen: one of them must not keep the others from being tidied up.
 func (s *Search) Find(ctx context.Context) ([]Orphan, error) {
 	var found []Orphan
 	for _, p := range s.Providers {
@@ -92,7 +104,53 @@ func (s *Search) Find(ctx context.Context) ([]Orphan, error) {
 			found = append(found, some...)
 		}
 	}
+	there, err := s.elsewhere(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("look for orphans elsewhere: %w", err)
+	}
+	for _, o := range there {
+		// Where a place of the copies is where this process works, it has seen them already.
+		if !slices.ContainsFunc(found, func(other Orphan) bool { return other.ID == o.ID && other.Provider == o.Provider }) {
+			found = append(found, o)
+		}
+	}
 	slices.SortFunc(found, func(a, b Orphan) int { return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.ID, b.ID)) })
+	return found, nil
+}
+
+// elsewhere finds copies of snapshots in other places.
+func (s *Search) elsewhere(ctx context.Context) (found []Orphan, err error) {
+	s.unseen = nil
+	if !slices.ContainsFunc(s.Providers, func(p plugins.VolumeProvider) bool { _, ok := p.(plugins.SnapshotCopier); return ok }) {
+		return nil, nil
+	}
+	entries, err := s.Entries(ctx)
+	if err != nil {
+		return nil, err
+	}
+	places := slices.Clone(s.Places)
+	for i := range entries {
+		if rec := entries[i].Record; rec != nil && (s.Cluster == "" || rec.Cluster.UID == s.Cluster) {
+			places = append(places, rec.SnapshotPlaces...)
+		}
+	}
+	slices.SortFunc(places, func(a, b plugins.Place) int {
+		return cmp.Or(cmp.Compare(a.Region, b.Region), cmp.Compare(a.RoleARN, b.RoleARN), cmp.Compare(a.ExternalID, b.ExternalID))
+	})
+	for _, place := range slices.Compact(places) {
+		providers, err := volumes.Elsewhere(s.Providers, []plugins.Place{place})
+		for _, p := range providers {
+			some, lookErr := s.ofBackups(ctx, p.(plugins.VolumeSnapshotter)) // it copies snapshots
+			err = errors.Join(err, lookErr)
+			for _, o := range some {
+				o.Place = &place
+				found = append(found, o)
+			}
+		}
+		if err != nil {
+			s.unseen = append(s.unseen, fmt.Errorf("look for orphans in %s: %w", place, err))
+		}
+	}
 	return found, nil
 }
 
@@ -194,17 +252,17 @@ func (s *Search) clones(ctx context.Context, p plugins.VolumeSnapshotter) ([]Orp
 		if v := &have[i]; s.old(v.Created) && !s.Busy[v.Tags[volumes.TagUID]] {
 			found = append(found, Orphan{
 				Kind: KindVolume, Provider: p.Name(), ID: v.Handle, SizeBytes: v.SizeBytes, Created: v.Created.UTC(), Reason: OrphanTemporary,
-				Claim: v.Tags[volumes.TagClaim], Backup: v.Tags[volumes.TagBackup], Cluster: s.Target,
+				Claim: v.Tags[volumes.TagClaim], Backup: v.Tags[volumes.TagBackup], Cluster: s.Target, provider: p,
 			})
 		}
 	}
 	return found, nil
 }
 
-func orphanOf(p plugins.VolumeProvider, s *plugins.Snapshot, why string) Orphan {
+func orphanOf(p plugins.VolumeSnapshotter, s *plugins.Snapshot, why string) Orphan {
 	return Orphan{
 		Kind: KindSnapshot, Provider: p.Name(), ID: s.ID, SizeBytes: s.SizeBytes, Created: s.Started.UTC(), Reason: why,
-		Claim: s.Tags[volumes.TagClaim], Cluster: s.Tags[volumes.TagCluster],
+		Claim: s.Tags[volumes.TagClaim], Cluster: s.Tags[volumes.TagCluster], provider: p,
 	}
 }
 
@@ -237,7 +295,7 @@ func (s *Search) volumes(ctx context.Context, p plugins.VolumeSnapshotter) ([]Or
 		}
 		found = append(found, Orphan{
 			Kind: KindVolume, Provider: p.Name(), ID: v.Handle, SizeBytes: v.SizeBytes, Created: v.Created.UTC(), Reason: OrphanNoVolume,
-			Claim: v.Tags[restored.TagClaim], Restore: v.Tags[restored.TagRestore], Cluster: s.Target,
+			Claim: v.Tags[restored.TagClaim], Restore: v.Tags[restored.TagRestore], Cluster: s.Target, provider: p,
 		})
 	}
 	return found, nil
@@ -246,17 +304,14 @@ func (s *Search) volumes(ctx context.Context, p plugins.VolumeSnapshotter) ([]Or
 // old says whether something was made long enough ago; what is not dated was not.
 func (s *Search) old(made time.Time) bool { return !made.IsZero() && !made.After(s.Before) }
 
-// Delete removes an orphan.
+// Delete removes an orphan that Find gave.
 func (s *Search) Delete(ctx context.Context, o *Orphan) error {
-	for _, p := range s.Providers {
-		provider, ok := p.(plugins.VolumeSnapshotter)
-		switch {
-		case !ok || p.Name() != o.Provider:
-		case o.Kind == KindVolume:
-			return provider.DeleteVolume(ctx, o.ID)
-		default:
-			return provider.DeleteSnapshot(ctx, o.ID)
-		}
+	switch {
+	case o.provider == nil:
+		return fmt.Errorf("delete %s %s: it was not found by a search", o.Kind, o.ID)
+	case o.Kind == KindVolume:
+		return o.provider.DeleteVolume(ctx, o.ID)
+	default:
+		return o.provider.DeleteSnapshot(ctx, o.ID)
 	}
-	return fmt.Errorf("delete %s %s: no provider %q is there", o.Kind, o.ID, o.Provider)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -235,4 +236,54 @@ func TestFindOrphansOfCopies(t *testing.T) {
 		Volumes: func(context.Context) ([]corev1.PersistentVolume, error) { return nil, nil },
 	}
 	want(t, found(t, search), "clone Temporary", "snap Temporary", "snap-green NoBackup", "snap-sealed Temporary")
+}
+
+// copier is a shelf with shelves in other places.
+type copier struct {
+	*shelf
+
+	there map[plugins.Place]*copier
+}
+
+func (c *copier) CopySnapshot(context.Context, plugins.SnapshotCopyRequest) (plugins.Snapshot, error) {
+	return plugins.Snapshot{}, errors.New("not here")
+}
+
+func (c *copier) At(place plugins.Place) (plugins.SnapshotCopier, error) { return c.there[place], nil }
+
+// TestCopiesElsewhere finds orphaned copies in the places that records name, and in those that are named besides. One that cannot be asked keeps none of
+// the others from being seen.
+func TestCopiesElsewhere(t *testing.T) {
+	far, asked, away := plugins.Place{Region: "eu-central-1"}, plugins.Place{Region: "us-east-1", RoleARN: "arn:aws:iam::444455556666:role/copies"}, plugins.Place{Region: "us-west-2"}
+	farShelf := &shelf{snapshots: []plugins.Snapshot{snapshot("far-kept", "one", "a", "vol-ffffffff", 9*day), snapshot("far-gone", "gone", "a", "vol-ffffffff", 9*day)}}
+	home := &shelf{snapshots: []plugins.Snapshot{snapshot("kept", "one", "a", "vol-1", 9*day), snapshot("gone", "gone", "a", "vol-1", 9*day)}}
+	c := &copier{shelf: home, there: map[plugins.Place]*copier{
+		far: {shelf: farShelf}, asked: {shelf: &shelf{snapshots: []plugins.Snapshot{snapshot("asked-gone", "gone", "a", "vol-ffffffff", 9*day)}}},
+		away: {shelf: &shelf{err: errors.New("no such role")}},
+	}}
+	sealed := entry("one")
+	sealed.Record.SnapshotPlaces = []plugins.Place{far, away}
+	search := &upkeep.Search{
+		Providers: []plugins.VolumeProvider{c}, LocationID: "here", Before: now.Add(-upkeep.SafeAge), Places: []plugins.Place{asked},
+		Entries: func(context.Context) ([]archive.Entry, error) { return []archive.Entry{sealed, sealed}, nil },
+	}
+	want(t, found(t, search), "asked-gone NoBackup", "far-gone NoBackup", "gone NoBackup")
+	if err := search.Unseen(); err == nil || !strings.Contains(err.Error(), "us-west-2") || strings.Count(err.Error(), "no such role") != 1 {
+		t.Errorf("unseen: %v", err)
+	}
+	orphans, err := search.Find(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range orphans {
+		if err := search.Delete(t.Context(), &orphans[i]); err != nil {
+			t.Error(err)
+		}
+	}
+	if !slices.Equal(farShelf.deleted, []string{"far-gone"}) || !slices.Equal(home.deleted, []string{"gone"}) {
+		t.Errorf("deleted are %v there, %v here", farShelf.deleted, home.deleted)
+	}
+	if err := search.Delete(t.Context(), &upkeep.Orphan{ID: "x"}); err == nil {
+		t.Error("what no search has found is deleted")
+	}
 }

@@ -9,6 +9,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"kedge.dev/kedge/api/v1alpha1"
+	"kedge.dev/kedge/backup/volumes"
 	"kedge.dev/kedge/plugins"
 	"kedge.dev/kedge/server/location"
 )
@@ -27,11 +28,15 @@ func (r *Reconciler) sweep(ctx context.Context, object *v1alpha1.BackupStorageLo
 	if err != nil || !used {
 		return used, err
 	}
+	places, err := r.places(ctx, object.Namespace)
+	if err != nil {
+		return true, err
+	}
 	providers, err := r.providers(ctx, place)
 	failed := []error{err}
 	for _, p := range providers { // one that does not answer keeps no other from it
 		search := &Search{
-			Providers: []plugins.VolumeProvider{p}, LocationID: place.Archive.ID(), Entries: place.Entries, Cluster: cluster, Target: cluster,
+			Providers: []plugins.VolumeProvider{p}, LocationID: place.Archive.ID(), Entries: place.Entries, Places: places, Cluster: cluster, Target: cluster,
 			Busy: busy, Before: r.Now().Add(-SafeAge),
 		}
 		if err := r.removeOrphans(ctx, object, search); !Unreached(err, providers) {
@@ -56,7 +61,26 @@ func (r *Reconciler) removeOrphans(ctx context.Context, object *v1alpha1.BackupS
 		log.FromContext(ctx).Info("removed an orphaned "+o.Kind, "id", o.ID, "reason", o.Reason, "claim", o.Claim, "backup", o.Backup, "restore", o.Restore)
 		r.Events.Eventf(object, nil, "Normal", "OrphanRemoved", "Upkeep", "%s %s of claim %s: %s", o.Kind, o.ID, o.Claim, o.Reason)
 	}
-	return errors.Join(failed...)
+	return errors.Join(append(failed, search.Unseen())...)
+}
+
+// places are where the backups and schedules of the namespace want copies of snapshots: of one that was never sealed no record says so.
+func (r *Reconciler) places(ctx context.Context, namespace string) (places []plugins.Place, err error) {
+	var backups v1alpha1.BackupList
+	if err := r.Client.List(ctx, &backups, client.InNamespace(namespace)); err != nil {
+		return nil, fmt.Errorf("list the Backup objects: %w", err)
+	}
+	for i := range backups.Items {
+		places = append(places, volumes.Places(backups.Items[i].Spec.Volumes)...)
+	}
+	var schedules v1alpha1.ScheduleList
+	if err := r.Client.List(ctx, &schedules, client.InNamespace(namespace)); err != nil {
+		return nil, fmt.Errorf("list the Schedule objects: %w", err)
+	}
+	for i := range schedules.Items {
+		places = append(places, volumes.Places(schedules.Items[i].Spec.Template.Spec.Volumes)...)
+	}
+	return places, nil
 }
 
 func (r *Reconciler) providers(ctx context.Context, place *location.Place) ([]plugins.VolumeProvider, error) {

@@ -50,6 +50,7 @@ type Options struct {
 	MaxVolumes          int // per region: VolumeLimitExceeded
 	MaxSnapshots        int // per region: SnapshotLimitExceeded
 	MaxPendingSnapshots int // per region: ConcurrentSnapshotLimitExceeded, and ServiceQuotaExceededException of StartSnapshot
+	MaxPendingCopies    int // per region that copies go to: ResourceLimitExceeded; zero means AWS's own, 20
 	MaxAccessPoints     int // per file system: AccessPointLimitExceeded
 	// Rates are token buckets by operation ("GetSnapshotBlock"); an operation without one is not throttled.
 	Rates map[string]Rate
@@ -154,10 +155,13 @@ func (c *Cloud) Account(id string) Credentials {
 }
 
 // Environment is what a program needs in its environment to use this AWS instead of Amazon's.
-func (c *Cloud) Environment() map[string]string {
-	creds := c.Credentials()
+func (c *Cloud) Environment() map[string]string { return c.EnvironmentOf(HomeAccount, c.opts.Region) }
+
+// EnvironmentOf is what a program needs that works in a region with an account's credentials.
+func (c *Cloud) EnvironmentOf(account, region string) map[string]string {
+	creds := c.Account(account)
 	return map[string]string{
-		"AWS_ENDPOINT_URL": c.Endpoint, "AWS_REGION": c.opts.Region,
+		"AWS_ENDPOINT_URL": c.Endpoint, "AWS_REGION": region,
 		"AWS_ACCESS_KEY_ID": creds.AccessKeyID, "AWS_SECRET_ACCESS_KEY": creds.SecretAccessKey,
 		"AWS_EC2_METADATA_DISABLED": "true",
 	}

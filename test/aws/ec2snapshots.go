@@ -176,50 +176,6 @@ func (c *Cloud) chosen(in *call) ([]*volume, *apiError) {
 	return attached, nil
 }
 
-// copySnapshot is called in the destination's region.
-func (c *Cloud) copySnapshot(in *call) (any, *apiError) {
-	from := *in
-	from.region = in.text("SourceRegion")
-	source, refused := c.snapshot(&from, in.text("SourceSnapshotId"))
-	if refused != nil {
-		return nil, refused
-	}
-	tags, refused := in.newTags("snapshot")
-	if refused != nil {
-		return nil, refused
-	}
-	switch {
-	case source.state != "completed":
-		return nil, refuse("IncorrectState", "Snapshot '%s' is not 'completed'.", source.id)
-	case source.encrypted && in.text("PresignedUrl") == "":
-		return nil, refuse("InvalidParameterCombination", "A presigned URL is needed to copy an encrypted snapshot.")
-	case in.text("KmsKeyId") != "" && !in.flag("Encrypted"):
-		return nil, refuse("InvalidParameterDependency", "The parameter KmsKeyId requires the parameter Encrypted to be set.")
-	case in.form.Has("Encrypted") && !in.flag("Encrypted"):
-		return nil, refuse("InvalidParameterValue", "A copy cannot be made unencrypted.")
-	}
-	if refused := c.snapshotQuota(in, 1); refused != nil {
-		return nil, refused
-	}
-	s := &snapshot{
-		id: c.id("snap"), region: in.region, account: in.account, volumeID: "vol-ffffffff", description: in.text("Description"), gib: source.gib, started: in.now, state: "pending",
-		encrypted: source.encrypted || in.flag("Encrypted"), tags: tags, blocks: source.blocks, polls: c.opts.SnapshotPolls, unseen: c.opts.DescribeLag, blocksUnseen: c.opts.BlocksLag,
-	}
-	s.lineage = s.id
-	if s.encrypted {
-		arn, ok := c.findKey(in.region, in.account, in.text("KmsKeyId"))
-		if !ok {
-			s.state, s.message = "error", fmt.Sprintf("Given key ID is not accessible: %s", arn)
-		}
-		s.keyID = arn
-	}
-	c.snapshots[s.id] = s
-	return struct {
-		SnapshotID string   `xml:"snapshotId"`
-		Tags       []xmlTag `xml:"tagSet>item"`
-	}{s.id, xmlTags(tags)}, nil
-}
-
 func (c *Cloud) describeSnapshots(in *call) (any, *apiError) {
 	ids := in.list("SnapshotId")
 	if _, paged := in.number("MaxResults"); paged && len(ids) > 0 {
@@ -275,7 +231,18 @@ func owns(in *call, s *snapshot) bool {
 		return false
 	}
 	owners := in.list("Owner")
-	return len(owners) == 0 || slices.Contains(owners, s.account) || slices.Contains(owners, "self") && s.account == in.account
+	return restorable(in, s) && (len(owners) == 0 || slices.Contains(owners, s.account) || slices.Contains(owners, "self") && s.account == in.account)
+}
+
+// restorable says whether one of the accounts that are asked for may make volumes of a snapshot.
+func restorable(in *call, s *snapshot) bool {
+	users := in.list("RestorableBy")
+	return len(users) == 0 || slices.ContainsFunc(users, func(user string) bool {
+		if user == "self" {
+			user = in.account
+		}
+		return s.account == user || s.shared[user]
+	})
 }
 
 func (c *Cloud) snapshotAttributes(s *snapshot) func(string) ([]string, bool) {
@@ -291,33 +258,6 @@ func (c *Cloud) deleteSnapshot(in *call) (any, *apiError) {
 		return nil, refused
 	}
 	delete(c.snapshots, s.id)
-	return done{true}, nil
-}
-
-func (c *Cloud) modifySnapshotAttribute(in *call) (any, *apiError) {
-	s, refused := c.mine(in, in.text("SnapshotId"))
-	if refused != nil {
-		return nil, refused
-	}
-	if s.encrypted && s.keyID == defaultKey(s.region, s.account) {
-		return nil, refuse("InvalidParameter", "Snapshots encrypted with the AWS Managed CMK can't be shared.")
-	}
-	if s.shared == nil {
-		s.shared = map[string]bool{}
-	}
-	for n := 1; in.form.Has(fmt.Sprintf("CreateVolumePermission.Add.%d.UserId", n)); n++ {
-		s.shared[in.text(fmt.Sprintf("CreateVolumePermission.Add.%d.UserId", n))] = true
-	}
-	for n := 1; in.form.Has(fmt.Sprintf("CreateVolumePermission.Remove.%d.UserId", n)); n++ {
-		delete(s.shared, in.text(fmt.Sprintf("CreateVolumePermission.Remove.%d.UserId", n)))
-	}
-	for _, user := range in.list("UserId") {
-		if in.text("OperationType") == "remove" {
-			delete(s.shared, user)
-		} else {
-			s.shared[user] = true
-		}
-	}
 	return done{true}, nil
 }
 

@@ -19,7 +19,7 @@ var ec2Operations = map[string]ec2Operation{
 	"CreateSnapshot":            {(*Cloud).createSnapshot, "Description TagSpecification VolumeId"},
 	"CreateSnapshots":           {(*Cloud).createSnapshots, "CopyTagsFromSource Description InstanceSpecification TagSpecification"},
 	"CopySnapshot":              {(*Cloud).copySnapshot, "Description DestinationRegion Encrypted KmsKeyId PresignedUrl SourceRegion SourceSnapshotId TagSpecification"},
-	"DescribeSnapshots":         {(*Cloud).describeSnapshots, "Filter MaxResults NextToken Owner SnapshotId"},
+	"DescribeSnapshots":         {(*Cloud).describeSnapshots, "Filter MaxResults NextToken Owner RestorableBy SnapshotId"},
 	"DeleteSnapshot":            {(*Cloud).deleteSnapshot, "SnapshotId"},
 	"ModifySnapshotAttribute":   {(*Cloud).modifySnapshotAttribute, "Attribute CreateVolumePermission OperationType SnapshotId UserId"},
 	"CreateTags":                {(*Cloud).createTags, "ResourceId Tag"},
@@ -272,7 +272,12 @@ func (c *Cloud) encryption(in *call, v *volume, source *snapshot) *apiError {
 	}
 	if source != nil && source.encrypted {
 		v.encrypted = true
-		keyID = cmp.Or(keyID, source.keyID)
+		switch _, usable := c.findKey(source.region, v.account, source.keyID); {
+		case source.account == v.account:
+			keyID = cmp.Or(keyID, source.keyID)
+		case !usable:
+			keyID = source.keyID // of a shared snapshot the key is needed too ("Share a KMS key", EBS User Guide), else one's own encrypts
+		}
 	}
 	if v.encrypted {
 		v.keyID, _ = c.findKey(v.region, v.account, keyID) // a wrong one shows later

@@ -50,9 +50,14 @@ func refuseToken(in *call, e *apiError) *answer {
 
 // CreateRole makes a role that the home account may assume, with the external ID unless that is empty, and gives its ARN.
 func (c *Cloud) CreateRole(name, externalID string) string {
+	return c.CreateRoleIn(HomeAccount, name, externalID)
+}
+
+// CreateRoleIn makes such a role in another account.
+func (c *Cloud) CreateRoleIn(account, name, externalID string) string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	arn := fmt.Sprintf("arn:aws:iam::%s:role/%s", HomeAccount, name)
+	arn := fmt.Sprintf("arn:aws:iam::%s:role/%s", account, name)
 	c.roles[arn] = externalID
 	return arn
 }

@@ -43,6 +43,7 @@ type snapshot struct {
 	blocks                                                            map[int32]digest
 	shared                                                            map[string]bool // accounts that may make volumes of it
 	polls, unseen, blocksUnseen                                       int
+	copied                                                            bool // CopySnapshot made it
 
 	// of those that StartSnapshot made:
 	direct, sealed bool
@@ -58,7 +59,10 @@ type instance struct {
 }
 
 // key is a KMS key.
-type key struct{ arn, region string }
+type key struct {
+	arn, region, account string
+	users                map[string]bool // other accounts that its policy lets use it
+}
 
 // VolumeSpec is what CreateVolume makes.
 type VolumeSpec struct {
@@ -148,12 +152,18 @@ func (c *Cloud) CreateInstance(zone string) (instanceID, rootVolumeID string) {
 	return in.id, root
 }
 
-// CreateKey makes a KMS key in the region of tests and gives its ARN.
-func (c *Cloud) CreateKey() string {
+// CreateKey makes a KMS key in the region and account of tests and gives its ARN.
+func (c *Cloud) CreateKey() string { return c.CreateKeyIn(c.opts.Region, HomeAccount) }
+
+// CreateKeyIn makes a KMS key in a region of an account, which other accounts may use too.
+func (c *Cloud) CreateKeyIn(region, account string, users ...string) string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.nextID++
-	k := &key{region: c.opts.Region, arn: fmt.Sprintf("arn:aws:kms:%s:%s:key/00000000-0000-4000-8000-%012x", c.opts.Region, HomeAccount, c.nextID)}
+	k := &key{region: region, account: account, users: map[string]bool{}, arn: fmt.Sprintf("arn:aws:kms:%s:%s:key/00000000-0000-4000-8000-%012x", region, account, c.nextID)}
+	for _, user := range users {
+		k.users[user] = true
+	}
 	c.keys[k.arn] = k
 	return k.arn
 }
@@ -163,13 +173,14 @@ func defaultKey(region, account string) string {
 	return fmt.Sprintf("arn:aws:kms:%s:%s:key/aws-ebs", region, account)
 }
 
-// findKey gives the ARN of a key by ARN or id; ok is false where there is none in the region.
+// findKey gives the ARN of a key by ARN, or by id in the account's own; ok is false where there is none in the region that the account may use.
 func (c *Cloud) findKey(region, account, id string) (arn string, ok bool) {
 	if id == "" || id == "alias/aws/ebs" || id == defaultKey(region, account) {
 		return defaultKey(region, account), true
 	}
 	for arn, k := range c.keys {
-		if k.region == region && (arn == id || strings.HasSuffix(arn, "key/"+id)) {
+		own := k.account == account
+		if k.region == region && (arn == id && (own || k.users[account]) || own && strings.HasSuffix(arn, "key/"+id)) {
 			return arn, true
 		}
 	}

@@ -26,8 +26,11 @@ func New(tb testing.TB, opts Options) *Cloud {
 }
 
 // Config is the SDK's configuration for one region, with the home account's credentials.
-func (c *Cloud) Config(region string) sdk.Config {
-	creds := c.Credentials()
+func (c *Cloud) Config(region string) sdk.Config { return c.ConfigOf(HomeAccount, region) }
+
+// ConfigOf is the SDK's configuration for one region, with an account's credentials.
+func (c *Cloud) ConfigOf(account, region string) sdk.Config {
+	creds := c.Account(account)
 	return sdk.Config{
 		Region: region, BaseEndpoint: sdk.String(c.Endpoint),
 		Credentials: credentials.NewStaticCredentialsProvider(creds.AccessKeyID, creds.SecretAccessKey, ""),

@@ -44,6 +44,9 @@ func (w *volumeWorld) follows(t *testing.T, what string, allowed map[string]bool
 		if strings.HasSuffix(op, "SnapshotBlock") || strings.HasSuffix(op, "Blocks") || op == "StartSnapshot" || op == "CompleteSnapshot" {
 			service = "ebs:"
 		}
+		if op == "AssumeRole" {
+			service = "sts:"
+		}
 		if strings.Contains(op, "AccessPoint") {
 			service = "elasticfilesystem:"
 		}
