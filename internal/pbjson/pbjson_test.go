@@ -166,6 +166,7 @@ func marshal(t testing.TB, p interface{ Marshal() ([]byte, error) }) []byte {
 }
 
 func small(t testing.TB) []byte {
+	t.Helper()
 	return marshal(t, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "a", Labels: map[string]string{"x": "y", "z": ""}}, Data: map[string]string{"k": "v", "l": "w"}})
 }
 

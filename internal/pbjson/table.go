@@ -102,8 +102,7 @@ func build(t reflect.Type, above []reflect.Type) (*Type, error) {
 
 func table(t reflect.Type, above []reflect.Type) (*Type, error) {
 	out := &Type{name: t.String(), past: past[t]}
-	for i := range t.NumField() {
-		sf := t.Field(i)
+	for sf := range t.Fields() {
 		f, ok, err := fieldOf(sf, above)
 		if err != nil {
 			return nil, fmt.Errorf("%s.%s: %w", t, sf.Name, err)
@@ -231,7 +230,7 @@ func single(t reflect.Type, above []reflect.Type) (kind, *Type, leaf, string, er
 			return 0, nil, leaf{}, "", fmt.Errorf("%s has a JSON of its own", t)
 		}
 	}
-	switch t.Kind() {
+	switch t.Kind() { //nolint:exhaustive // the other kinds are in no message
 	case reflect.String:
 		return kindString, nil, leaf{}, `""`, nil
 	case reflect.Bool:
