@@ -2,6 +2,7 @@ package kube
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -85,6 +86,27 @@ func TestListProtobuf(t *testing.T) {
 	}
 	if want := []string{" " + acceptProtobuf, "p2 " + acceptProtobuf, "p2 application/json", "p3 application/json"}; !slices.Equal(accepts, want) {
 		t.Errorf("%q", accepts)
+	}
+}
+
+// TestListProtobufRefused: a server refuses in protobuf too.
+func TestListProtobufRefused(t *testing.T) {
+	refusal := &metav1.Status{Status: metav1.StatusFailure, Code: 504, Message: "later", Reason: metav1.StatusReasonTimeout, Details: &metav1.StatusDetails{
+		Causes: []metav1.StatusCause{{Type: metav1.CauseTypeResourceVersionTooLarge}},
+	}}
+	c, _ := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		raw, err := refusal.Marshal()
+		if err != nil {
+			t.Error(err)
+		}
+		w.Header().Set("Content-Type", protobufType)
+		w.WriteHeader(http.StatusGatewayTimeout)
+		_, _ = w.Write(delimited(delimited([]byte("k8s\x00"), 1, delimited(delimited(nil, 1, []byte("v1")), 2, []byte("Status"))), 2, raw))
+	})
+	req := ListRequest{Path: configMaps.Path("", ""), ResourceVersion: "7", Exact: true, Protobuf: configMaps.Protobuf()}
+	_, err := c.ListHeads(t.Context(), req, func(*rawjson.Head, []byte, error) error { return nil })
+	if !errors.Is(err, ErrRevisionGone) || !strings.Contains(err.Error(), "later") {
+		t.Errorf("%v", err)
 	}
 }
 

@@ -97,7 +97,7 @@ func (s *Splitter) envelope(head *rawjson.ListHead, k *Kind, fn itemFunc) error 
 		switch {
 		case num == unknownTypeMeta && !typed:
 			typed = true
-			if err := checkType(b, k); err != nil {
+			if err := checkType(b, k, "List"); err != nil {
 				return err
 			}
 		case num == unknownEncoding && len(b) == 0, num == unknownType:
@@ -107,7 +107,8 @@ func (s *Splitter) envelope(head *rawjson.ListHead, k *Kind, fn itemFunc) error 
 	}
 }
 
-func checkType(b []byte, k *Kind) error {
+// checkType wants the TypeMeta of a kind, or of what its name with the suffix is.
+func checkType(b []byte, k *Kind, suffix string) error {
 	var apiVersion, kind string
 	err := each(b, func(num int32, b []byte, _ uint64) error {
 		switch num {
@@ -118,7 +119,7 @@ func checkType(b []byte, k *Kind) error {
 		}
 		return nil
 	})
-	if err == nil && (apiVersion != k.APIVersion || kind != k.Kind+"List") {
+	if err == nil && (apiVersion != k.APIVersion || kind != k.Kind+suffix) {
 		err = fmt.Errorf("%w: the server sent %q of %q", ErrUnsupported, kind, apiVersion)
 	}
 	return err

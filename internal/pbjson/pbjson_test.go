@@ -307,6 +307,7 @@ func FuzzList(f *testing.F) {
 	k := configMaps(f)
 	f.Add(listOf(k, small(f), small(f)))
 	f.Fuzz(func(t *testing.T, list []byte) {
+		_, _ = Status(list)
 		s := Splitter{MaxItem: 1 << 20}
 		_, err := s.SplitHeads(bytes.NewReader(list), k, func(*rawjson.Head, []byte, error) error { return nil })
 		if err != nil && !errors.Is(err, ErrUnsupported) && !errors.Is(err, rawjson.ErrTooLarge) && !errors.Is(err, io.ErrUnexpectedEOF) {
