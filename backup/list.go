@@ -198,6 +198,7 @@ type candidate struct {
 func (r *reading) readPart(ctx context.Context, t *target, req kube.ListRequest, choose func(*candidate) (bool, error)) error {
 	if !t.alone {
 		req.ResourceVersion, req.Exact = r.revision, true
+		req.Protobuf = t.res.Protobuf()
 	}
 	c := candidate{target: t}
 	apiVersion := t.res.APIVersion()

@@ -262,7 +262,7 @@ func strangerClient(t *testing.T, cfg *rest.Config, path string, answer func(req
 			if req.URL.Path != path {
 				return next.RoundTrip(req)
 			}
-			return answer(req, req.URL.Query().Get("resourceVersionMatch") == "Exact", next)
+			return answer(inJSON(req), req.URL.Query().Get("resourceVersionMatch") == "Exact", next)
 		})
 	})
 	client, err := kube.New(cfg, kube.Options{})
@@ -287,6 +287,13 @@ func rewriteRevision(revision string) func(*http.Response, error) (*http.Respons
 		_, rest, _ = bytes.Cut(rest, []byte(`"`))
 		return append(append(bytes.Clone(head), `"metadata":{"resourceVersion":"`+revision+`"`...), rest...)
 	})
+}
+
+// inJSON asks for an answer whose text can be changed.
+func inJSON(req *http.Request) *http.Request {
+	req = req.Clone(req.Context())
+	req.Header.Set("Accept", "application/json")
+	return req
 }
 
 // rewrite replaces a text wherever it stands in an answer.

@@ -208,11 +208,14 @@ func TestOddNames(t *testing.T) {
 				req = req.Clone(req.Context())
 				req.URL.Path, req.URL.RawPath = strings.Replace(req.URL.Path, "flow\nschemas", "flowschemas", 1), ""
 			}
-			resp, err := next.RoundTrip(req)
-			if answer := answers[req.URL.Path]; answer != nil {
-				return answer(resp, err)
+			answer := answers[req.URL.Path]
+			if answer == nil {
+				return next.RoundTrip(req)
 			}
-			return resp, err
+			if req.URL.Path != "/apis" {
+				req = inJSON(req)
+			}
+			return answer(next.RoundTrip(req))
 		})
 	})
 	client, err := kube.New(cfg, kube.Options{})

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"kedge.dev/kedge/internal/pbjson"
 )
 
 // Errors that callers test for, with errors.Is.
@@ -105,12 +107,19 @@ func (e *RevisionError) Error() string {
 	return fmt.Sprintf("list %s: page is of revision %s, not of %s", e.Path, e.Got, e.Want)
 }
 
+// readStatus reads a metav1.Status in either encoding.
+func readStatus(body []byte) (st metav1.Status, ok bool) {
+	if st, ok = pbjson.Status(body); ok {
+		return st, true
+	}
+	return st, json.Unmarshal(body, &st) == nil && st.Kind == "Status"
+}
+
 // statusError makes an error of an answer. The body is a metav1.Status where an API server wrote it, and anything else where a
 // proxy did; then only its beginning is quoted.
 func statusError(req Request, resp *http.Response, body []byte, retryAfter time.Duration) *StatusError {
 	e := &StatusError{Method: req.Method, Path: req.Path, Code: resp.StatusCode, RetryAfter: retryAfter}
-	var st metav1.Status
-	if json.Unmarshal(body, &st) == nil && st.Kind == "Status" {
+	if st, ok := readStatus(body); ok {
 		e.Reason, e.Message, e.Details = st.Reason, st.Message, st.Details
 		if e.RetryAfter == 0 && st.Details != nil && st.Details.RetryAfterSeconds > 0 {
 			e.RetryAfter = time.Duration(st.Details.RetryAfterSeconds) * time.Second

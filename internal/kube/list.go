@@ -9,8 +9,10 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"sync"
 
+	"kedge.dev/kedge/internal/pbjson"
 	"kedge.dev/kedge/internal/rawjson"
 )
 
@@ -30,6 +32,9 @@ type ListRequest struct {
 	Limit int64
 	// MaxItem bounds one item in bytes; 0 means 64 MiB.
 	MaxItem int
+	// Protobuf has ListHeads read the list in protobuf, which is less work for the server; nil reads JSON. It counts only with Exact. Where the
+	// answer says anything that Protobuf does not know, its page is read again as JSON, and all that follow.
+	Protobuf *pbjson.Kind
 	// MaxPages ends the list after so many pages; 0 means never. ListMeta.Continue then says whether there was more.
 	MaxPages int
 }
@@ -43,7 +48,10 @@ type ListMeta struct {
 	Remaining        int64  // the server's count of what is behind Continue; 0 where it gave none
 }
 
-var splitters = sync.Pool{New: func() any { return new(rawjson.Splitter) }}
+var (
+	splitters   = sync.Pool{New: func() any { return new(rawjson.Splitter) }}
+	pbSplitters = sync.Pool{New: func() any { return new(pbjson.Splitter) }}
+)
 
 // List reads a list page by page and calls fn with the bytes of each item, valid during the call only and in the order of the
 // server, without changing them. It stops at fn's first error, which it returns as it is.
@@ -129,50 +137,77 @@ func (e *callbackError) Unwrap() error { return e.err }
 // page reads one page. Where its transfer breaks after some items were given to the caller, it is read again and those are passed over:
 // a page of a pinned revision is the same each time. The first page of an unpinned list is not, so it is held in memory
 // until it is complete, up to a bound.
+//
+// What cannot be read in protobuf is read again as JSON, in the same way.
 func (c *Client) page(ctx context.Context, req *ListRequest, token string, heads bool, fn itemFunc) (rawjson.ListHead, error) {
-	var head rawjson.ListHead
+	if !heads || !req.Exact {
+		req.Protobuf = nil
+	}
 	given := 0
-	pinned := token != "" || req.Exact
-	hreq := Request{Path: req.Path, Query: req.query(token)}
-	err := c.retry(ctx, &hreq, func(resp *http.Response) error {
-		body, pinned, err := holdPage(resp.Body, pinned)
-		if err != nil {
-			return err
-		}
-		s := splitters.Get().(*rawjson.Splitter) // the pool holds nothing else
-		defer splitters.Put(s)
-		s.MaxItem = req.MaxItem
-		seen := 0
-		give := func(h *rawjson.Head, raw []byte, bad error) error {
-			if seen++; seen <= given {
-				return nil
-			}
-			if err := fn(h, raw, bad); err != nil {
-				return &callbackError{err}
-			}
-			given++
-			return nil
-		}
-		var h rawjson.ListHead
-		if heads {
-			h, err = s.SplitHeads(body, give)
-		} else {
-			h, err = s.Split(body, func(raw []byte) error { return give(nil, raw, nil) })
-		}
-		head = h
-		return classify(err, pinned || given == 0)
-	})
+	head, err := c.pageFrom(ctx, req, token, heads, &given, fn)
+	if req.Protobuf != nil && errors.Is(err, pbjson.ErrUnsupported) {
+		req.Protobuf = nil
+		head, err = c.pageFrom(ctx, req, token, heads, &given, fn)
+	}
 	if cb, ok := errors.AsType[*callbackError](err); ok {
 		return head, cb.err
 	}
 	return head, err
 }
 
+// pageFrom is page without the first items, which were given to fn before.
+func (c *Client) pageFrom(ctx context.Context, req *ListRequest, token string, heads bool, given *int, fn itemFunc) (rawjson.ListHead, error) {
+	var head rawjson.ListHead
+	pinned := token != "" || req.Exact
+	hreq := Request{Path: req.Path, Query: req.query(token)}
+	if req.Protobuf != nil {
+		hreq.Accept = acceptProtobuf
+	}
+	err := c.retry(ctx, &hreq, func(resp *http.Response) error {
+		body, pinned, err := holdPage(resp.Body, pinned)
+		if err != nil {
+			return err
+		}
+		seen := 0
+		give := func(h *rawjson.Head, raw []byte, bad error) error {
+			if seen++; seen <= *given {
+				return nil
+			}
+			if err := fn(h, raw, bad); err != nil {
+				return &callbackError{err}
+			}
+			*given++
+			return nil
+		}
+		isProtobuf := strings.HasPrefix(resp.Header.Get("Content-Type"), protobufType)
+		head, err = split(body, req, heads, isProtobuf, give)
+		return classify(err, pinned || *given == 0)
+	})
+	return head, err
+}
+
+// split takes a page apart.
+func split(body io.Reader, req *ListRequest, heads, isProtobuf bool, give itemFunc) (rawjson.ListHead, error) {
+	if req.Protobuf != nil && isProtobuf {
+		s := pbSplitters.Get().(*pbjson.Splitter) // the pool holds nothing else
+		defer pbSplitters.Put(s)
+		s.MaxItem = req.MaxItem
+		return s.SplitHeads(body, req.Protobuf, give)
+	}
+	s := splitters.Get().(*rawjson.Splitter) // as above
+	defer splitters.Put(s)
+	s.MaxItem = req.MaxItem
+	if heads {
+		return s.SplitHeads(body, give)
+	}
+	return s.Split(body, func(raw []byte) error { return give(nil, raw, nil) })
+}
+
 // classify tells a broken transfer, which may be repeated, from an error that will come again.
 func classify(err error, repeatable bool) error {
 	var cb *callbackError
 	switch {
-	case err == nil, errors.As(err, &cb), errors.Is(err, rawjson.ErrSyntax), errors.Is(err, rawjson.ErrTooLarge), !repeatable:
+	case err == nil, errors.As(err, &cb), errors.Is(err, rawjson.ErrSyntax), errors.Is(err, rawjson.ErrTooLarge), errors.Is(err, pbjson.ErrUnsupported), !repeatable:
 		return err
 	}
 	return &transferError{err}

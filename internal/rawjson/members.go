@@ -76,3 +76,12 @@ func (c *cursor) value() ([]byte, error) {
 	}
 	return c.b[start:c.i], nil
 }
+
+// Check says whether raw is one JSON value and nothing else.
+func Check(raw []byte) error {
+	c := cursor{b: raw}
+	if err := c.skip(); err != nil {
+		return err
+	}
+	return c.end()
+}
