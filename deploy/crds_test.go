@@ -124,10 +124,7 @@ func established(ctx context.Context, client dynamic.Interface, name string) err
 		if err != nil {
 			return err
 		}
-		conditions, _, err := unstructured.NestedSlice(live.Object, "status", "conditions")
-		if err != nil {
-			return err
-		}
+		conditions, _, _ := unstructured.NestedSlice(live.Object, "status", "conditions") // null to begin with, which is no list
 		for _, c := range conditions {
 			switch c := c.(map[string]any); {
 			case c["type"] == "Established" && c["status"] == "True":

@@ -7,11 +7,16 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
+	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -85,7 +90,27 @@ func makeAccount(ctx context.Context, clients kubernetes.Interface, name string,
 	if _, err := clients.RbacV1().ClusterRoleBindings().Create(ctx, binding, metav1.CreateOptions{}); err != nil && !isExists(err) {
 		return err
 	}
-	return nil
+	return mayUse(ctx, clients, name, rules)
+}
+
+// mayUse waits until the server's authorizer has seen the rules: a busy one takes some time.
+func mayUse(ctx context.Context, clients kubernetes.Interface, name string, rules []rbacv1.PolicyRule) error {
+	i := slices.IndexFunc(rules, func(r rbacv1.PolicyRule) bool { return len(r.Resources) > 0 })
+	if i < 0 {
+		return nil
+	}
+	ask := &authorizationv1.ResourceAttributes{Group: rules[i].APIGroups[0], Verb: rules[i].Verbs[0]}
+	ask.Resource, ask.Subresource, _ = strings.Cut(rules[i].Resources[0], "/")
+	if len(rules[i].ResourceNames) > 0 {
+		ask.Name = rules[i].ResourceNames[0]
+	}
+	review := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
+		User: "system:serviceaccount:" + AccessNamespace + ":" + name, ResourceAttributes: ask,
+	}}
+	return wait.PollUntilContextTimeout(ctx, 20*time.Millisecond, startTimeout, true, func(ctx context.Context) (bool, error) {
+		got, err := clients.AuthorizationV1().SubjectAccessReviews().Create(ctx, review, metav1.CreateOptions{})
+		return err == nil && got.Status.Allowed, err
+	})
 }
 
 // Kubeconfig writes a kubeconfig for one of the cluster's configurations and returns its path. The file goes when the cluster stops.
