@@ -154,6 +154,10 @@ func (p *place) check(t *testing.T) {
 		fmt.Sprint(c.SecurityContext.Capabilities.Add) != "[DAC_OVERRIDE FOWNER]" || !c.VolumeMounts[0].ReadOnly || !pod.Volumes[0].PersistentVolumeClaim.ReadOnly {
 		t.Errorf("the pod is %+v", pod)
 	}
+	spread := pod.TopologySpreadConstraints
+	if len(spread) != 1 || spread[0].TopologyKey != corev1.LabelHostname || spread[0].LabelSelector.MatchLabels["app.kubernetes.io/name"] != jobs[0].Spec.Template.Labels["app.kubernetes.io/name"] {
+		t.Errorf("movers are spread by %+v", spread)
+	}
 }
 
 // TestResults: what a mover says, and how it ends, becomes a result or an error, and what another try cannot mend is not tried again.

@@ -22,10 +22,16 @@ const (
 	retries = 2
 )
 
+// labelName and its value are on all that movers are made of.
+const (
+	labelName    = "app.kubernetes.io/name"
+	nameOfMovers = "kedge-mover"
+)
+
 func (m *Mover) meta(t *Task, operation string) metav1.ObjectMeta {
 	return metav1.ObjectMeta{
 		Name:        t.name(),
-		Labels:      map[string]string{LabelMover: operation, t.Owner.Label: t.Owner.UID, "app.kubernetes.io/name": "kedge-mover", v1alpha1.ExcludeLabel: "true"},
+		Labels:      map[string]string{LabelMover: operation, t.Owner.Label: t.Owner.UID, labelName: nameOfMovers, v1alpha1.ExcludeLabel: "true"},
 		Annotations: map[string]string{AnnotationClaim: t.Claim, AnnotationWhat: t.Storage},
 	}
 }
@@ -90,7 +96,7 @@ func (m *Mover) pod(t *Task, operation string) corev1.PodSpec {
 	}, t.Args...)
 	return corev1.PodSpec{
 		RestartPolicy: corev1.RestartPolicyNever, ServiceAccountName: m.ServiceAccount, AutomountServiceAccountToken: &no, EnableServiceLinks: &no,
-		TerminationGracePeriodSeconds: &seconds,
+		TerminationGracePeriodSeconds: &seconds, TopologySpreadConstraints: spread(),
 		SecurityContext: &corev1.PodSecurityContext{
 			RunAsUser: &root, RunAsGroup: &root, SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
 		},
@@ -118,4 +124,13 @@ func (m *Mover) pod(t *Task, operation string) corev1.PodSpec {
 			{Name: "tmp", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{SizeLimit: &spool}}},
 		},
 	}
+}
+
+// spread has the movers of all backups and restores share the nodes evenly, as far as their volumes let them. How many a node takes is bounded by what they
+// request.
+func spread() []corev1.TopologySpreadConstraint {
+	return []corev1.TopologySpreadConstraint{{
+		MaxSkew: 1, TopologyKey: corev1.LabelHostname, WhenUnsatisfiable: corev1.ScheduleAnyway,
+		LabelSelector: &metav1.LabelSelector{MatchLabels: map[string]string{labelName: nameOfMovers}},
+	}}
 }
