@@ -198,13 +198,15 @@ type candidate struct {
 func (r *reading) readPart(ctx context.Context, t *target, req kube.ListRequest, choose func(*candidate) (bool, error)) error {
 	if !t.alone {
 		req.ResourceVersion, req.Exact = r.revision, true
-		req.Protobuf = t.res.Protobuf()
+		if !t.json {
+			req.Protobuf = t.res.Protobuf()
+		}
 	}
 	c := candidate{target: t}
 	apiVersion := t.res.APIVersion()
 	var items, bytes int64
 	defer func() { r.progress.items(items, bytes) }()
-	_, err := r.Kube.ListHeads(ctx, req, func(head *rawjson.Head, raw []byte, err error) error {
+	meta, err := r.Kube.ListHeads(ctx, req, func(head *rawjson.Head, raw []byte, err error) error {
 		if err == nil {
 			c.raw, err = head.WithTypeMeta(c.raw[:0], raw, apiVersion, t.res.Kind)
 		}
@@ -227,6 +229,7 @@ func (r *reading) readPart(ctx context.Context, t *target, req kube.ListRequest,
 		bytes += int64(len(c.raw))
 		return r.take(ctx, &c)
 	})
+	t.json = t.json || meta.FellBack
 	return err
 }
 

@@ -21,6 +21,7 @@ type target struct {
 	expected int64  // objects, by the server's own count; 0 where it gives none
 	alone    bool   // not of the pinned revision
 	again    bool   // read alone for the second time
+	json     bool   // the server says more in JSON than is known of its protobuf
 	empty    bool   // proven to have no objects at the pinned revision
 	err      error  // of the reading of its revision
 

@@ -46,6 +46,7 @@ type ListMeta struct {
 	Items, Pages     int
 	Continue         string // set only where MaxPages ended the list
 	Remaining        int64  // the server's count of what is behind Continue; 0 where it gave none
+	FellBack         bool   // Protobuf was asked for, and JSON had to be
 }
 
 var (
@@ -75,8 +76,13 @@ type itemFunc = func(head *rawjson.Head, raw []byte, err error) error
 func (c *Client) list(ctx context.Context, req ListRequest, heads bool, fn itemFunc) (ListMeta, error) {
 	var meta ListMeta
 	token := ""
+	if !heads || !req.Exact {
+		req.Protobuf = nil
+	}
+	asked := req.Protobuf
 	for {
 		head, err := c.page(ctx, &req, token, heads, fn)
+		meta.FellBack = req.Protobuf != asked
 		if err != nil {
 			return meta, err
 		}
@@ -140,12 +146,9 @@ func (e *callbackError) Unwrap() error { return e.err }
 //
 // What cannot be read in protobuf is read again as JSON, in the same way.
 func (c *Client) page(ctx context.Context, req *ListRequest, token string, heads bool, fn itemFunc) (rawjson.ListHead, error) {
-	if !heads || !req.Exact {
-		req.Protobuf = nil
-	}
 	given := 0
 	head, err := c.pageFrom(ctx, req, token, heads, &given, fn)
-	if req.Protobuf != nil && errors.Is(err, pbjson.ErrUnsupported) {
+	if req.Protobuf != nil && (errors.Is(err, pbjson.ErrUnsupported) || Code(err) == http.StatusNotAcceptable || Code(err) == http.StatusUnsupportedMediaType) {
 		req.Protobuf = nil
 		head, err = c.pageFrom(ctx, req, token, heads, &given, fn)
 	}

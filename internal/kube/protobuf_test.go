@@ -78,7 +78,7 @@ func TestListProtobuf(t *testing.T) {
 		got = append(got, head.Name+" "+as)
 		return err
 	})
-	if err != nil || meta.Items < 6 || meta.Pages != 3 {
+	if err != nil || meta.Items < 6 || meta.Pages != 3 || !meta.FellBack {
 		t.Fatalf("%+v, %v", meta, err)
 	}
 	if want := []string{"a protobuf", "b protobuf", "c protobuf", "new json", "d json", "e json"}; !slices.Equal(got, want) {

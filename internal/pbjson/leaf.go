@@ -12,29 +12,44 @@ import (
 	"kedge.dev/kedge/internal/rawjson"
 )
 
-// decoded writes a value by its Go type's own methods.
+// decoded writes a value by its Go type's own methods, which pass over what they do not know: its fields are 1 to most.
 func decoded[T any, P interface {
 	*T
 	Unmarshal(data []byte) error
 	json.Marshaler
-}](dst, msg []byte) ([]byte, error) {
-	var v T
-	if err := P(&v).Unmarshal(msg); err != nil {
-		return dst, fmt.Errorf("%w: %w", ErrUnsupported, err)
+}](most int32) leaf {
+	return func(dst, msg []byte) ([]byte, error) {
+		var seen int32
+		err := each(msg, func(num int32, _ []byte, _ uint64) error {
+			if num > most || seen&(1<<num) != 0 {
+				return fmt.Errorf("%w: %T has a field %d", ErrUnsupported, *new(T), num)
+			}
+			seen |= 1 << num
+			return nil
+		})
+		if err != nil {
+			return dst, err
+		}
+		var v T
+		if err := P(&v).Unmarshal(msg); err != nil {
+			return dst, fmt.Errorf("%w: %w", ErrUnsupported, err)
+		}
+		text, err := P(&v).MarshalJSON()
+		if err != nil {
+			return dst, fmt.Errorf("%w: %w", ErrUnsupported, err)
+		}
+		return appendCompact(dst, text)
 	}
-	text, err := P(&v).MarshalJSON()
-	if err != nil {
-		return dst, fmt.Errorf("%w: %w", ErrUnsupported, err)
-	}
-	return appendCompact(dst, text)
 }
 
-// appendQuantity writes a quantity as its Go type would: what is stored is canonical already.
+var decodedQuantity = decoded[resource.Quantity](1)
+
+// appendQuantity writes a quantity, which may have no string at all.
 func appendQuantity(dst, msg []byte) ([]byte, error) {
 	if len(msg) == 0 {
 		return append(dst, `"0"`...), nil
 	}
-	return decoded[resource.Quantity](dst, msg)
+	return decodedQuantity(dst, msg)
 }
 
 // appendTime writes a metav1.Time: seconds alone count in both encodings.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -221,6 +222,50 @@ func TestRefuses(t *testing.T) {
 		var s Splitter
 		_, err := s.SplitHeads(bytes.NewReader(list), k, func(*rawjson.Head, []byte, error) error { return nil })
 		if !errors.Is(err, ErrUnsupported) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestRefusesHalves has messages of kinds with more in them: values of their own, and fields that are always there. What is whole is taken.
+func TestRefusesHalves(t *testing.T) {
+	services, err := Of(reflect.TypeFor[corev1.Service]())
+	if err != nil {
+		t.Fatal(err)
+	}
+	claims, err := Of(reflect.TypeFor[corev1.ResourceQuota]())
+	if err != nil {
+		t.Fatal(err)
+	}
+	meta, status := delimited(nil, 1, marshal(t, &metav1.ObjectMeta{Name: "a"})), delimited(nil, 3, delimited(nil, 1, nil))
+	port := func(target []byte) []byte {
+		return append(delimited(delimited([]byte{3 << 3, 80, 5 << 3, 0}, 1, nil), 2, nil), delimited(nil, 4, target)...)
+	}
+	number := []byte{1 << 3, 0, 2 << 3, 80, 3<<3 | 2, 0}
+	quota := func(quantity []byte) []byte {
+		return slices.Concat(meta, delimited(nil, 2, delimited(nil, 1, delimited(delimited(nil, 1, []byte("cpu")), 2, quantity))), delimited(nil, 3, nil))
+	}
+	one := delimited(nil, 1, []byte("1"))
+	for name, c := range map[string]struct {
+		table *Type
+		item  []byte
+		taken bool
+	}{
+		"a port":                              {services, slices.Concat(meta, delimited(nil, 2, delimited(nil, 1, port(number))), status), true},
+		"a port with a field of tomorrow":     {services, slices.Concat(meta, delimited(nil, 2, delimited(nil, 1, port(append(bytes.Clone(number), 4<<3, 1)))), status), false},
+		"a port without a number":             {services, slices.Concat(meta, delimited(nil, 2, delimited(nil, 1, delimited(nil, 1, []byte("http")))), status), false},
+		"a quantity":                          {claims, quota(one), true},
+		"a quantity with a field of tomorrow": {claims, quota(delimited(bytes.Clone(one), 2, nil)), false},
+	} {
+		k := &Kind{Type: c.table, APIVersion: "v1", Kind: "X"}
+		var s Splitter
+		_, err := s.SplitHeads(bytes.NewReader(listOf(k, c.item)), k, func(_ *rawjson.Head, raw []byte, _ error) error {
+			if !c.taken {
+				t.Errorf("%s: %s", name, raw)
+			}
+			return nil
+		})
+		if errors.Is(err, ErrUnsupported) == c.taken {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -33,7 +33,6 @@ type field struct {
 	value    kind  // of the values of a map
 	msg      *Type // of kindMessage, and of a map's values
 	leaf     leaf  // of kindLeaf, and of a map's values
-	zero     string
 	repeated bool
 	pointer  bool
 	omit     bool // left out where it is empty
@@ -54,20 +53,17 @@ const (
 )
 
 // leaf writes one message as one JSON value.
-type leaf struct {
-	write func(dst, msg []byte) ([]byte, error)
-	zero  string // its JSON where the message is not there
-}
+type leaf func(dst, msg []byte) ([]byte, error)
 
 // leaves are the types that write their JSON themselves.
 var leaves = map[reflect.Type]leaf{
-	reflect.TypeFor[metav1.Time]():          {appendTime, "null"},
-	reflect.TypeFor[metav1.MicroTime]():     {decoded[metav1.MicroTime], "null"},
-	reflect.TypeFor[metav1.Duration]():      {decoded[metav1.Duration], `"0s"`},
-	reflect.TypeFor[resource.Quantity]():    {appendQuantity, `"0"`},
-	reflect.TypeFor[intstr.IntOrString]():   {decoded[intstr.IntOrString], "0"},
-	reflect.TypeFor[metav1.FieldsV1]():      {appendRaw, "null"},
-	reflect.TypeFor[runtime.RawExtension](): {appendRaw, "null"},
+	reflect.TypeFor[metav1.Time]():          appendTime,
+	reflect.TypeFor[metav1.MicroTime]():     decoded[metav1.MicroTime](2),
+	reflect.TypeFor[metav1.Duration]():      decoded[metav1.Duration](1),
+	reflect.TypeFor[resource.Quantity]():    appendQuantity,
+	reflect.TypeFor[intstr.IntOrString]():   decoded[intstr.IntOrString](3),
+	reflect.TypeFor[metav1.FieldsV1]():      appendRaw,
+	reflect.TypeFor[runtime.RawExtension](): appendRaw,
 }
 
 // past names fields that types once had: older servers send them empty.
@@ -186,28 +182,23 @@ func fieldOf(sf reflect.StructField, above []reflect.Type) (f field, ok bool, er
 
 // of sets what follows from the field's Go type.
 func (f *field) of(t reflect.Type, inline bool, above []reflect.Type) (err error) {
-	f.zero = "null"
 	switch {
 	case t.Kind() == reflect.Map:
 		f.kind, f.repeated = kindMap, true
 		if t.Key().Kind() != reflect.String {
 			return fmt.Errorf("a map by %s", t.Key())
 		}
-		f.value, f.msg, f.leaf, _, err = single(t.Elem(), above)
+		f.value, f.msg, f.leaf, err = single(t.Elem(), above)
 		return err
 	case t.Kind() == reflect.Pointer:
 		f.pointer = true
 		t = t.Elem()
 	case t.Kind() == reflect.Slice && t.Elem().Kind() != reflect.Uint8: // whatever the tag says: it is sometimes wrong
 		f.repeated = true
-		f.kind, f.msg, f.leaf, _, err = single(t.Elem(), above)
+		f.kind, f.msg, f.leaf, err = single(t.Elem(), above)
 		return err
 	}
-	var zero string
-	f.kind, f.msg, f.leaf, zero, err = single(t, above)
-	if !f.pointer {
-		f.zero = zero
-	}
+	f.kind, f.msg, f.leaf, err = single(t, above)
 	if err == nil && inline {
 		if f.kind != kindMessage || f.pointer {
 			return fmt.Errorf("%s stands in place", t)
@@ -220,33 +211,33 @@ func (f *field) of(t reflect.Type, inline bool, above []reflect.Type) (err error
 	return err
 }
 
-// single is the kind of one value, and its JSON where it is not there.
-func single(t reflect.Type, above []reflect.Type) (kind, *Type, leaf, string, error) {
+// single is the kind of one value.
+func single(t reflect.Type, above []reflect.Type) (kind, *Type, leaf, error) {
 	if l, ok := leaves[t]; ok {
-		return kindLeaf, nil, l, l.zero, nil
+		return kindLeaf, nil, l, nil
 	}
 	for _, own := range []reflect.Type{reflect.TypeFor[json.Marshaler](), reflect.TypeFor[encoding.TextMarshaler]()} {
 		if t.Implements(own) || reflect.PointerTo(t).Implements(own) {
-			return 0, nil, leaf{}, "", fmt.Errorf("%s has a JSON of its own", t)
+			return 0, nil, nil, fmt.Errorf("%s has a JSON of its own", t)
 		}
 	}
 	switch t.Kind() { //nolint:exhaustive // the other kinds are in no message
 	case reflect.String:
-		return kindString, nil, leaf{}, `""`, nil
+		return kindString, nil, nil, nil
 	case reflect.Bool:
-		return kindBool, nil, leaf{}, "false", nil
+		return kindBool, nil, nil, nil
 	case reflect.Int32, reflect.Int64:
-		return kindInt, nil, leaf{}, "0", nil
+		return kindInt, nil, nil, nil
 	case reflect.Slice:
 		if t.Elem().Kind() == reflect.Uint8 {
-			return kindBytes, nil, leaf{}, "null", nil
+			return kindBytes, nil, nil, nil
 		}
 	case reflect.Struct:
 		m, err := build(t, above)
 		if err == nil && m.object {
 			err = fmt.Errorf("%s may have an apiVersion and a kind", t)
 		}
-		return kindMessage, m, leaf{}, "", err
+		return kindMessage, m, nil, err
 	}
-	return 0, nil, leaf{}, "", fmt.Errorf("no value of %s is known", t)
+	return 0, nil, nil, fmt.Errorf("no value of %s is known", t)
 }

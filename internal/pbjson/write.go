@@ -53,17 +53,23 @@ func (w *writer) field(dst, msg []byte, f *field, s span) ([]byte, error) {
 	if !s.there && f.absent() || s.there && f.hollow(s) {
 		return dst, nil
 	}
+	if !s.there && !f.nullable() {
+		return dst, fmt.Errorf("%w: there is no %s, which servers that know it always write", ErrUnsupported, f.key)
+	}
 	dst = key(dst, f)
 	switch {
-	case f.kind == kindMap && s.there:
+	case !s.there:
+		return append(dst, "null"...), nil
+	case f.kind == kindMap:
 		return w.entries(dst, msg[s.from:s.to], f)
-	case f.repeated && s.there:
+	case f.repeated:
 		return w.elements(dst, msg[s.from:s.to], f)
-	case s.there || f.kind == kindMessage && !f.pointer && !f.repeated:
-		return w.value(dst, msg[s.from:s.to], f.kind, f, s.value)
 	}
-	return append(dst, f.zero...), nil
+	return w.value(dst, msg[s.from:s.to], f.kind, f, s.value)
 }
+
+// nullable says that a message need not have the field.
+func (f *field) nullable() bool { return f.pointer || f.repeated || f.kind == kindBytes }
 
 // absent says that a field that the message does not have is left out.
 func (f *field) absent() bool {
@@ -108,7 +114,7 @@ func (w *writer) value(dst, b []byte, k kind, f *field, number uint64) ([]byte, 
 	case kindInt:
 		return strconv.AppendInt(dst, int64(number), 10), nil
 	case kindLeaf:
-		return f.leaf.write(dst, b)
+		return f.leaf(dst, b)
 	case kindMessage:
 		dst, err := w.message(append(dst, '{'), b, f.msg)
 		return append(dst, '}'), err
