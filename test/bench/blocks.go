@@ -1,0 +1,11 @@
+//go:build unix
+
+package main
+
+import (
+	"context"
+)
+
+func (b *bench) volumeBlocks(ctx context.Context, blocks int64, repeat int) error {
+	return nil
+}
