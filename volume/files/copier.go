@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/kopia/kopia/repo/manifest"
 	"github.com/kopia/kopia/snapshot"
 )
 
@@ -42,6 +43,8 @@ type CopyRequest struct {
 	// Previous are manifests of earlier snapshots of the same tree; files that are as they were then are not read.
 	// snapshot.FindPreviousManifests finds them, unfinished ones included.
 	Previous []*snapshot.Manifest
+	// Replaces are manifests that are removed together with the saving of the finished snapshot's; that they are gone already is no error.
+	Replaces []manifest.ID
 	// Description and Tags are kept with the snapshot; a tag's key may not be type, hostname, username or path.
 	Description string
 	Tags        map[string]string

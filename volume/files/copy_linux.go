@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -149,9 +150,14 @@ func (r *copyRun) finish(ctx context.Context, root *snapshot.DirEntry) (*CopyRes
 	if _, err := snapshot.SaveSnapshot(ctx, r.repo, man); err != nil {
 		return nil, fmt.Errorf("save snapshot: %w", err)
 	}
+	// What it replaces goes with the same flush: the repository has either, never neither.
+	gone := r.req.Replaces
 	if r.saved != "" {
-		if err := r.repo.DeleteManifest(ctx, r.saved); err != nil {
-			return nil, fmt.Errorf("remove checkpoint: %w", err)
+		gone = append(slices.Clone(gone), r.saved)
+	}
+	for _, id := range gone {
+		if err := r.repo.DeleteManifest(ctx, id); err != nil && !errors.Is(err, manifest.ErrNotFound) {
+			return nil, fmt.Errorf("remove the unfinished copy %s: %w", id, err)
 		}
 	}
 	if err := r.repo.Flush(ctx); err != nil {
