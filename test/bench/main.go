@@ -43,14 +43,14 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	kedge := flags.String("kedge", "bin/kedge", "the kedge binary")
 	count := flags.Int("objects", 10000, "number of objects")
-	only := flags.String("only", "", "measure only this: objects, volumes or server; all where empty")
+	only := flags.String("only", "", "measure only this: objects, volumes (or of these only files or blocks), or server; all where empty")
 	volumes := flags.String("volumes", "small", "what volumes are measured with: small, large, or million for a tree of a million files alone")
 	repeat := flags.Int("repeat", 8, "number of backups of which the best counts, as of the reference's settings")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	if *count < 1000 || *repeat < 1 || !slices.Contains([]string{"", "objects", "volumes", "server"}, *only) {
-		return errors.New("--objects must be 1000 or more, --repeat 1 or more, and --only objects, volumes or server")
+	if *count < 1000 || *repeat < 1 || !slices.Contains([]string{"", "objects", "volumes", "files", "blocks", "server"}, *only) {
+		return errors.New("--objects must be 1000 or more, --repeat 1 or more, and --only objects, volumes, files, blocks or server")
 	}
 	if _, ok := volumeSets[*volumes]; !ok {
 		return errors.New("--volumes must be small, large or million")
@@ -75,8 +75,8 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 			return err
 		}
 	}
-	if *only == "" || *only == "volumes" {
-		if err := b.volumes(ctx, *volumes); err != nil {
+	if *only != "objects" && *only != "server" {
+		if err := b.volumes(ctx, *volumes, *only != "blocks", *only != "files"); err != nil {
 			return err
 		}
 	}

@@ -32,12 +32,8 @@ var volumeSets = map[string]volumeSizes{
 }
 
 // volumes measures copies of files beside kopia's own command, and copies of blocks beside plain reads and PUTs of the same blocks.
-func (b *bench) volumes(ctx context.Context, set string) (err error) {
+func (b *bench) volumes(ctx context.Context, set string, files, blocks bool) (err error) {
 	sizes := volumeSets[set]
-	program, err := testbed.Kopia(ctx)
-	if err != nil {
-		return err
-	}
 	if b.s3, err = testbed.StartS3(ctx, false); err != nil {
 		return err
 	}
@@ -45,15 +41,21 @@ func (b *bench) volumes(ctx context.Context, set string) (err error) {
 	if err := b.makeIdentity(); err != nil {
 		return err
 	}
-	if err := b.volumeFiles(ctx, program, "files", sizes.small, sizes.repeat); err != nil {
-		return err
-	}
-	if sizes.large.files > 0 {
-		if err := b.volumeFiles(ctx, program, "large", sizes.large, sizes.repeat); err != nil {
+	if files {
+		program, err := testbed.Kopia(ctx)
+		if err != nil {
 			return err
 		}
+		if err := b.volumeFiles(ctx, program, "files", sizes.small, sizes.repeat); err != nil {
+			return err
+		}
+		if sizes.large.files > 0 {
+			if err := b.volumeFiles(ctx, program, "large", sizes.large, sizes.repeat); err != nil {
+				return err
+			}
+		}
 	}
-	if sizes.blocks > 0 {
+	if blocks && sizes.blocks > 0 {
 		return b.volumeBlocks(ctx, sizes.blocks, sizes.repeat)
 	}
 	return nil

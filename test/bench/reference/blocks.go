@@ -27,6 +27,7 @@ type blockCopy struct {
 	ebs              *ebs.Client
 	s3               *s3.Client
 	snapshot, bucket string
+	most             int
 }
 
 // blocks copies a snapshot with each number of connections.
@@ -37,6 +38,7 @@ func blocks(ctx context.Context, args []string, out io.Writer) error {
 	endpoint := flags.String("endpoint", "", "URL of the S3 server")
 	credentials := flags.String("credentials", "", "shared credentials file of the S3 server")
 	region := flags.String("region", "", "region of the S3 server")
+	most := flags.Int("most", 1024, "number of blocks to copy at the most")
 	connections := flags.String("connections", "1,2,4,8,16,32", "numbers of connections to try")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -48,7 +50,7 @@ func blocks(ctx context.Context, args []string, out io.Writer) error {
 	var best string
 	var bestRate float64
 	for _, n := range conns {
-		c := &blockCopy{snapshot: *snapshot, bucket: *bucket}
+		c := &blockCopy{snapshot: *snapshot, bucket: *bucket, most: *most}
 		if err := c.connect(ctx, n, *endpoint, *credentials, *region); err != nil {
 			return err
 		}
@@ -70,10 +72,11 @@ func blocks(ctx context.Context, args []string, out io.Writer) error {
 }
 
 func (c *blockCopy) connect(ctx context.Context, connections int, endpoint, credentials, region string) error {
-	from, err := config.LoadDefaultConfig(ctx, config.WithHTTPClient(pool(connections)))
+	from, err := config.LoadDefaultConfig(ctx)
 	if err != nil {
 		return err
 	}
+	from.HTTPClient = pool(connections) // not as an option: with $AWS_CA_BUNDLE set that is refused
 	c.ebs = ebs.NewFromConfig(from)
 	to, err := config.LoadSharedConfigProfile(ctx, config.DefaultSharedConfigProfile, func(o *config.LoadSharedConfigOptions) {
 		o.CredentialsFiles, o.ConfigFiles = []string{credentials}, []string{}
@@ -100,6 +103,7 @@ func (c *blockCopy) all(ctx context.Context, workers int) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
+	list = list[:min(len(list), c.most)]
 	parts := make(chan []types.Block, len(list)/partBlocks+1)
 	for len(list) > 0 {
 		n := min(partBlocks, len(list))
