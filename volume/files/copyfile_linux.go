@@ -246,7 +246,7 @@ func (r *copyRun) readOnce(ctx context.Context, f *unfinished, s *slot, seen *un
 func (r *copyRun) content(ctx context.Context, in *os.File, st *unix.Stat_t) (int64, object.ID, error) {
 	opts := object.WriterOptions{Description: "FILE", Compressor: r.comp, MetadataCompressor: metadataCompressor}
 	if st.Size > 8<<20 {
-		opts.AsyncWrites = 2
+		opts.AsyncWrites = 1
 	}
 	w := r.repo.NewObjectWriter(ctx, opts)
 	defer func() { _ = w.Close() }()
