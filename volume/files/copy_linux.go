@@ -194,12 +194,14 @@ type ticker struct {
 
 	mu       sync.Mutex
 	last     time.Time // checkpoint
+	files    int64     // that were read until then
 	progress time.Time
 	saving   bool
 }
 
-// due says whether a second, or a checkpoint's interval, has gone by; whoever is told so does it, and says saved after a checkpoint.
-func (t *ticker) due(report func()) (checkpoint bool) {
+// due says whether a second, or a checkpoint's interval or number of files, has gone by; whoever is told so does it, and says saved after a
+// checkpoint.
+func (t *ticker) due(read int64, report func()) (checkpoint bool) {
 	now := t.repo.Time()
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -207,10 +209,10 @@ func (t *ticker) due(report func()) (checkpoint bool) {
 		t.progress = now
 		report()
 	}
-	if t.every < 0 || t.saving || now.Sub(t.last) < t.every {
+	if t.every < 0 || t.saving || now.Sub(t.last) < t.every && read-t.files < checkpointFiles {
 		return false
 	}
-	t.saving = true
+	t.saving, t.files = true, read
 	return true
 }
 
@@ -225,7 +227,7 @@ func (r *copyRun) tick(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if !r.ticks.due(func() {
+	if !r.ticks.due(r.counts.readFiles.Load(), func() {
 		if r.Progress != nil {
 			r.Progress(r.counts.now())
 		}
