@@ -218,8 +218,8 @@ func (v *blockVolume) plain(ctx context.Context, connections string) (string, er
 		return "", errors.New("the backup has left no snapshot")
 	}
 	args := []string{"blocks", "-snapshot", snapshots[len(snapshots)-1], "-bucket", v.bucket.Name, "-endpoint", v.s3.Endpoint, "-region", v.s3.Region, "-credentials", v.credentials}
-	if connections != "" {
-		args = append(args, "-connections", connections)
+	if connections != "" { // as many as ours, not a part of them
+		args = append(args, "-connections", connections, "-most", strconv.FormatInt(v.blocks, 10))
 	}
 	return v.runReferenceAs(ctx, v.env, args...)
 }
