@@ -40,12 +40,12 @@ type VolumeResult struct {
 // begun once it is done. After an error there may be a copy too, if only the last reply was lost: nobody names it, so maintenance forgets it.
 func (c *Copier) CopyVolume(ctx context.Context, r *repository.Repository, volume repository.Volume, dir string) (*VolumeResult, error) {
 	v := &volumeCopy{Copier: c, r: r, like: repository.Copy{Volume: volume, Kind: Kind}}
-	err := v.find(ctx)
-	if err == nil {
-		err = r.Write(ctx, "copy "+volume.String(), func(n int64) { v.uploaded.Add(n) }, func(ctx context.Context, w repo.DirectRepositoryWriter) error {
-			return v.run(ctx, w, dir)
-		})
-	}
+	err := r.Write(ctx, "copy "+volume.String(), func(n int64) { v.uploaded.Add(n) }, func(ctx context.Context, w repo.DirectRepositoryWriter) error {
+		if err := v.find(ctx, w); err != nil {
+			return err
+		}
+		return v.run(ctx, w, dir)
+	})
 	if err != nil {
 		return nil, fmt.Errorf("copy volume %s: %w", volume, err)
 	}
@@ -65,10 +65,10 @@ type volumeCopy struct {
 }
 
 // find looks for the earlier copies: the last whole one, and the newest that were begun after it.
-func (v *volumeCopy) find(ctx context.Context) error {
-	all, err := v.r.Copies(ctx, repository.Filter{Volume: v.like.Volume, Kind: Kind, Any: true})
+func (v *volumeCopy) find(ctx context.Context, w repo.Repository) error {
+	all, err := repository.CopiesIn(ctx, w, repository.Filter{Volume: v.like.Volume, Kind: Kind, Any: true})
 	if err != nil {
-		return err
+		return fmt.Errorf("list the copies before: %w", err)
 	}
 	var whole []repository.Copy
 	v.earlier, v.begun = nil, nil

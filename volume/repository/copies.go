@@ -99,7 +99,7 @@ func (r *Repository) Copies(ctx context.Context, filter Filter) ([]Copy, error) 
 	var copies []Copy
 	err := r.Read(ctx, func(ctx context.Context, rep repo.Repository) error {
 		var err error
-		copies, err = listCopies(ctx, rep, filter)
+		copies, err = CopiesIn(ctx, rep, filter)
 		return err
 	})
 	if err != nil {
@@ -108,7 +108,8 @@ func (r *Repository) Copies(ctx context.Context, filter Filter) ([]Copy, error) 
 	return copies, nil
 }
 
-func listCopies(ctx context.Context, rep repo.Repository, filter Filter) ([]Copy, error) {
+// CopiesIn is Copies for who reads the repository, or writes to it, already: as it was when that began.
+func CopiesIn(ctx context.Context, rep repo.Repository, filter Filter) ([]Copy, error) {
 	labels := map[string]string{manifest.TypeLabelKey: snapshot.ManifestType}
 	if filter.Volume != (Volume{}) {
 		if err := filter.Volume.check(); err != nil {
