@@ -37,8 +37,8 @@ demo: testbed build ## the main job on two real clusters and S3: back up, verify
 	go run ./test/demo --kedge bin/kedge
 
 .PHONY: bench
-bench: testbed build ## backup and restore beside their raw references, the server beside 2,000 backups (OBJECTS=100000 for the large run)
-	go run ./test/bench --kedge bin/kedge --objects $${OBJECTS:-10000}
+bench: testbed build ## backup and restore beside their raw references, copies of volumes beside kopia's, the server beside 2,000 backups (OBJECTS=100000, VOLUMES=large or VOLUMES=million for large runs)
+	go run ./test/bench --kedge bin/kedge --objects $${OBJECTS:-10000} --volumes $${VOLUMES:-small}
 
 .PHONY: generate
 generate: ## write the generated files: deep copies, CRDs, CLI reference

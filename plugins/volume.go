@@ -2,6 +2,7 @@ package plugins
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"time"
@@ -165,6 +166,13 @@ type BlockSource interface {
 	Blocks(ctx context.Context, fn func(Block) error) error
 	// ReadBlock reads a block into buf, which has BlockSize bytes, and checks its checksum. It returns the block's length.
 	ReadBlock(ctx context.Context, b Block, buf []byte) (int, error)
+}
+
+// SummedBlocks is a BlockSource that checks its blocks by their SHA-256, and gives it to who would compute it once more.
+type SummedBlocks interface {
+	BlockSource
+	// ReadSummedBlock is ReadBlock, with the sum of the bytes that are in buf.
+	ReadSummedBlock(ctx context.Context, b Block, buf []byte) (n int, sum [sha256.Size]byte, err error)
 }
 
 // BlockTarget takes the blocks of a new snapshot, in any order, from many goroutines. Where its token's snapshot is sealed already, by a process that

@@ -188,38 +188,44 @@ func (s *source) Blocks(ctx context.Context, fn func(plugins.Block) error) error
 
 // ReadBlock reads a block (GetSnapshotBlock), and again where its bytes do not have the checksum that came with them.
 func (s *source) ReadBlock(ctx context.Context, b plugins.Block, buf []byte) (int, error) {
-	n, err := s.readBlock(ctx, b, buf)
-	if err != nil {
-		return 0, s.p.fail(ctx, "read block", fmt.Sprintf("%d of snapshot %s", b.Index, s.id), err)
-	}
-	return n, nil
+	n, _, err := s.ReadSummedBlock(ctx, b, buf)
+	return n, err
 }
 
-func (s *source) readBlock(ctx context.Context, b plugins.Block, buf []byte) (int, error) {
+// ReadSummedBlock is ReadBlock, with the checksum.
+func (s *source) ReadSummedBlock(ctx context.Context, b plugins.Block, buf []byte) (int, [sha256.Size]byte, error) {
+	n, sum, err := s.readBlock(ctx, b, buf)
+	if err != nil {
+		return 0, sum, s.p.fail(ctx, "read block", fmt.Sprintf("%d of snapshot %s", b.Index, s.id), err)
+	}
+	return n, sum, nil
+}
+
+func (s *source) readBlock(ctx context.Context, b plugins.Block, buf []byte) (n int, sum [sha256.Size]byte, err error) {
 	switch {
 	case len(buf) < plugins.BlockSize:
-		return 0, configured("", "the buffer has %d bytes, a block %d", len(buf), plugins.BlockSize)
+		return 0, sum, configured("", "the buffer has %d bytes, a block %d", len(buf), plugins.BlockSize)
 	case b.Gone:
-		return 0, configured("", "the block is not in the snapshot: it reads as zeros")
+		return 0, sum, configured("", "the block is not in the snapshot: it reads as zeros")
 	}
 	token, renewals := s.token(b), 0
 	for attempt := 1; ; attempt++ {
-		n, err := s.get(ctx, b.Index, token, buf)
+		n, sum, err = s.get(ctx, b.Index, token, buf)
 		_, damaged := errors.AsType[*damageError](err)
 		switch {
 		case err == nil:
-			return n, nil
+			return n, sum, nil
 		case reason(err) == types.ValidationExceptionReasonInvalidBlockToken && renewals < 2:
 			renewals++
 			if token, err = s.renew(ctx, b.Index, token); err != nil {
-				return 0, err
+				return 0, sum, err
 			}
 			continue
 		case !damaged || attempt == attempts:
-			return 0, err
+			return 0, sum, err
 		}
 		if err := s.p.pause(ctx, attempt-1); err != nil {
-			return 0, err
+			return 0, sum, err
 		}
 	}
 }
@@ -230,26 +236,27 @@ type damageError struct{ err error }
 func (e *damageError) Error() string { return e.err.Error() }
 func (e *damageError) Unwrap() error { return e.err }
 
-func (s *source) get(ctx context.Context, index int64, token string, buf []byte) (int, error) {
+func (s *source) get(ctx context.Context, index int64, token string, buf []byte) (n int, sum [sha256.Size]byte, err error) {
 	out, err := s.p.direct.GetSnapshotBlock(ctx, &awsebs.GetSnapshotBlockInput{SnapshotId: &s.id, BlockIndex: aws.Int32(int32(index)), BlockToken: &token})
 	if err != nil {
-		return 0, err
+		return 0, sum, err
 	}
 	defer out.BlockData.Close()
-	n := int(aws.ToInt32(out.DataLength))
+	n = int(aws.ToInt32(out.DataLength))
 	if n <= 0 || n > plugins.BlockSize {
-		return 0, fmt.Errorf("the service says that the block has %d bytes", n)
+		return 0, sum, fmt.Errorf("the service says that the block has %d bytes", n)
 	}
 	if _, err := io.ReadFull(out.BlockData, buf[:n]); err != nil {
-		return 0, &damageError{fmt.Errorf("read its bytes: %w", err)}
+		return 0, sum, &damageError{fmt.Errorf("read its bytes: %w", err)}
 	}
 	if out.ChecksumAlgorithm != types.ChecksumAlgorithmChecksumAlgorithmSha256 {
-		return 0, fmt.Errorf("its checksum is of the unknown kind %q", out.ChecksumAlgorithm)
+		return 0, sum, fmt.Errorf("its checksum is of the unknown kind %q", out.ChecksumAlgorithm)
 	}
-	if want := aws.ToString(out.Checksum); want != checksum(buf[:n]) {
-		return 0, &damageError{fmt.Errorf("its bytes have the SHA-256 %s, the service says %s", checksum(buf[:n]), want)}
+	sum = sha256.Sum256(buf[:n])
+	if want, have := aws.ToString(out.Checksum), base64.StdEncoding.EncodeToString(sum[:]); want != have {
+		return 0, sum, &damageError{fmt.Errorf("its bytes have the SHA-256 %s, the service says %s", have, want)}
 	}
-	return n, nil
+	return n, sum, nil
 }
 
 func checksum(data []byte) string {

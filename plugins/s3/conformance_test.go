@@ -55,7 +55,7 @@ func TestConformance(t *testing.T) {
 				t.Helper()
 				loc := location(t, testbed.NewBucket(t, c.bucket...))
 				loc.Prefix = c.prefix
-				store := open(t, loc, s3.Options{PartSize: 5 << 20})
+				store := open(t, loc, s3.Options{PartSize: 5 << 20, WholeSize: -1})
 				locations[store] = loc
 				return store
 			}, c.cfg)

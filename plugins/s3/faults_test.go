@@ -29,7 +29,7 @@ func TestFaultyNetwork(t *testing.T) {
 			loc := location(t, b)
 			direct := open(t, loc, s3.Options{})
 			loc.Endpoint = proxy.URL
-			store := open(t, loc, s3.Options{PartSize: 5 << 20})
+			store := open(t, loc, s3.Options{PartSize: 5 << 20, WholeSize: -1})
 
 			var group errgroup.Group
 			group.SetLimit(4)

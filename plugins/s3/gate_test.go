@@ -34,7 +34,7 @@ func TestGate(t *testing.T) {
 				g.Shut("the lease is another's")
 				c.answer(w)
 			})
-			store := d.open(t, s3.Options{Gate: g})
+			store := d.open(t, s3.Options{Gate: g, WholeSize: -1})
 			_, err := store.Put(t.Context(), "key", bytes.NewReader(make([]byte, c.size)), plugins.PutOptions{})
 			if !errors.Is(err, gate.ErrShut) {
 				t.Errorf("%v", err)

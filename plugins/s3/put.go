@@ -24,7 +24,13 @@ const contentType = "application/octet-stream"
 // firstBuffer is what a small object begins with; it doubles as needed.
 const firstBuffer = 16 << 10
 
-// Put stores what r yields: in one request if it fits a part, else in parts.
+// held is what is in memory already, and can be read again. bytes.Reader is one.
+type held interface {
+	io.ReadSeeker
+	Len() int
+}
+
+// Put stores what r yields: in one request if it fits a part, or is in memory already and not larger than Options.WholeSize; else in parts.
 func (s *Store) Put(ctx context.Context, key string, r io.Reader, opts plugins.PutOptions) (plugins.ObjectInfo, error) {
 	info, err := s.put(ctx, key, r, opts)
 	if err != nil {
@@ -42,28 +48,13 @@ func (s *Store) put(ctx context.Context, key string, r io.Reader, opts plugins.P
 			return plugins.ObjectInfo{}, err
 		}
 	}
-	first, ended, err := s.fill(ctx, r)
-	defer func() { s.release(first) }()
-	if err != nil {
-		return plugins.ObjectInfo{}, err
-	}
-	var second []byte
-	if !ended {
-		// An object of exactly one part's size is one request too.
-		second, ended, err = s.fill(ctx, r)
-		defer func() { s.release(second) }()
-		if err != nil {
-			return plugins.ObjectInfo{}, err
-		}
-	}
 	var done stored
-	if ended && len(second) == 0 {
-		done, err = s.putWhole(ctx, key, first, opts)
+	var err error
+	if in, ok := r.(held); ok && int64(in.Len()) <= s.opts.WholeSize {
+		// It is not copied first, and a pack of volume data costs one request in place of four.
+		done, err = s.putWhole(ctx, key, in, opts)
 	} else {
-		u := &upload{store: s, key: key, opts: opts}
-		parts := [][]byte{first, second}
-		first, second = nil, nil // theirs to release now
-		done, err = u.run(ctx, parts, ended, r)
+		done, err = s.putStream(ctx, key, r, opts)
 	}
 	if err != nil {
 		return plugins.ObjectInfo{}, err
@@ -75,6 +66,31 @@ func (s *Store) put(ctx context.Context, key string, r io.Reader, opts plugins.P
 		}
 	}
 	return plugins.ObjectInfo{Key: key, Size: done.size, LastModified: done.at}, nil
+}
+
+// putStream stores what can be read once only: all of it where it fits a part, else in parts.
+func (s *Store) putStream(ctx context.Context, key string, r io.Reader, opts plugins.PutOptions) (stored, error) {
+	first, ended, err := s.fill(ctx, r)
+	defer func() { s.release(first) }()
+	if err != nil {
+		return stored{}, err
+	}
+	var second []byte
+	if !ended {
+		// An object of exactly one part's size is one request too.
+		second, ended, err = s.fill(ctx, r)
+		defer func() { s.release(second) }()
+		if err != nil {
+			return stored{}, err
+		}
+	}
+	if ended && len(second) == 0 {
+		return s.putWhole(ctx, key, bytes.NewReader(first), opts)
+	}
+	u := &upload{store: s, key: key, opts: opts}
+	parts := [][]byte{first, second}
+	first, second = nil, nil // theirs to release now
+	return u.run(ctx, parts, ended, r)
 }
 
 // requireLock finds out before the first retained write that the bucket cannot retain: some services store the object and then say so.
@@ -102,14 +118,22 @@ type stored struct {
 	version string
 }
 
-// putWhole sends data as one request.
-func (s *Store) putWhole(ctx context.Context, key string, data []byte, opts plugins.PutOptions) (stored, error) {
+// putWhole sends data as one request. The SDK reads it once for each attempt, and no more when it returns.
+func (s *Store) putWhole(ctx context.Context, key string, data held, opts plugins.PutOptions) (stored, error) {
+	if err := context.Cause(ctx); err != nil {
+		return stored{}, err
+	}
+	size := int64(data.Len())
 	in := &awss3.PutObjectInput{
-		Bucket: &s.bucket, Key: s.fullKey(key), Body: bytes.NewReader(data), ContentLength: aws.Int64(int64(len(data))),
+		Bucket: &s.bucket, Key: s.fullKey(key), Body: data, ContentLength: &size,
 		ContentType: aws.String(contentType), ServerSideEncryption: s.sse, SSEKMSKeyId: s.sseKey,
 	}
 	if s.checksums || !opts.RetainUntil.IsZero() { // S3 asks for one with retention
-		in.ChecksumCRC32C = checksum(data)
+		sum, err := checksumOf(data)
+		if err != nil {
+			return stored{}, &sourceError{err}
+		}
+		in.ChecksumCRC32C = sum
 	}
 	if opts.IfNoneMatch {
 		in.IfNoneMatch = aws.String("*")
@@ -122,7 +146,7 @@ func (s *Store) putWhole(ctx context.Context, key string, data []byte, opts plug
 	if err != nil {
 		return stored{}, s.writeError(ctx, key, opts, err)
 	}
-	return stored{size: int64(len(data)), at: s.serverTime(out.ResultMetadata), version: aws.ToString(out.VersionId)}, nil
+	return stored{size: size, at: s.serverTime(out.ResultMetadata), version: aws.ToString(out.VersionId)}, nil
 }
 
 // writeError recognises a lost race: a server may report the winner as a conflict, for longer than the request is worth repeating.
@@ -152,9 +176,24 @@ func (s *Store) serverTime(answer middleware.Metadata) time.Time {
 }
 
 // checksum is the CRC-32C as S3 writes it.
-func checksum(data []byte) *string {
-	sum := crc32.Checksum(data, castagnoli)
+func checksum(data []byte) *string { return spellSum(crc32.Checksum(data, castagnoli)) }
+
+func spellSum(sum uint32) *string {
 	return aws.String(base64.StdEncoding.EncodeToString(binary.BigEndian.AppendUint32(nil, sum)))
+}
+
+// checksumOf is the checksum of what is left to read, which is left to read afterwards too.
+func checksumOf(data held) (*string, error) {
+	start, err := data.Seek(0, io.SeekCurrent)
+	if err != nil {
+		return nil, err
+	}
+	sum := crc32.New(castagnoli)
+	if _, err := io.Copy(sum, data); err != nil {
+		return nil, err
+	}
+	_, err = data.Seek(start, io.SeekStart)
+	return spellSum(sum.Sum32()), err
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)

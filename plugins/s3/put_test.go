@@ -23,7 +23,7 @@ func TestHeaders(t *testing.T) {
 	d := startDouble(t)
 	loc := doubleLocation(t, d.URL)
 	loc.ServerSideEncryption, loc.SSEKMSKeyID = "aws:kms", "alias/bucket"
-	store := open(t, loc, s3.Options{PartSize: 5 << 20, Retention: types.ObjectLockModeGovernance})
+	store := open(t, loc, s3.Options{PartSize: 5 << 20, WholeSize: -1, Retention: types.ObjectLockModeGovernance})
 	opts := plugins.PutOptions{IfNoneMatch: true, RetainUntil: until}
 	if _, err := store.Put(t.Context(), "small", strings.NewReader("123456789"), opts); err != nil {
 		t.Fatal(err)
@@ -90,10 +90,48 @@ func TestPlainHeaders(t *testing.T) {
 	}
 }
 
+// TestHeld sends what is in memory already in one request, again after a failure, and only what is left of it; what is larger goes in parts.
+func TestHeld(t *testing.T) {
+	d := startDouble(t)
+	store := d.open(t, s3.Options{PartSize: 5 << 20, WholeSize: 12 << 20})
+	data := make([]byte, 12<<20+1)
+	for i := range data {
+		data[i] = byte(i % 251)
+	}
+	d.on("PutObject", func(n int, w http.ResponseWriter, _ *http.Request) {
+		if n == 1 {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	})
+	in := bytes.NewReader(data)
+	if _, err := in.Seek(1, io.SeekStart); err != nil {
+		t.Fatal(err)
+	}
+	info, err := store.Put(t.Context(), "held", in, plugins.PutOptions{})
+	if err != nil || info.Size != 12<<20 {
+		t.Fatalf("%+v, %v", info, err)
+	}
+	sent := d.sent("PutObject")
+	if len(sent) != 2 || len(d.sent("CreateMultipartUpload")) != 0 {
+		t.Fatalf("%d PUTs and %d uploads in parts", len(sent), len(d.sent("CreateMultipartUpload")))
+	}
+	for i, r := range sent {
+		if !bytes.Equal(r.Body, data[1:]) {
+			t.Errorf("attempt %d has %d other bytes", i+1, len(r.Body))
+		}
+	}
+	if _, err := store.Put(t.Context(), "larger", bytes.NewReader(data), plugins.PutOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(d.sent("UploadPart")); n != 3 {
+		t.Errorf("%d parts of what is larger", n)
+	}
+}
+
 // TestOnePart sends an object of exactly one part's size in one request.
 func TestOnePart(t *testing.T) {
 	d := startDouble(t)
-	store := d.open(t, s3.Options{PartSize: 5 << 20})
+	store := d.open(t, s3.Options{PartSize: 5 << 20, WholeSize: -1})
 	for _, size := range []int{5<<20 - 1, 5 << 20} {
 		if _, err := store.Put(t.Context(), "k", bytes.NewReader(make([]byte, size)), plugins.PutOptions{}); err != nil {
 			t.Fatal(err)
@@ -137,7 +175,7 @@ func TestRetries(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := startDouble(t)
-			store := d.open(t, s3.Options{PartSize: 5 << 20})
+			store := d.open(t, s3.Options{PartSize: 5 << 20, WholeSize: -1})
 			for _, op := range []string{"PutObject", "UploadPart", "CompleteMultipartUpload"} {
 				d.on(op, answer)
 			}
@@ -153,7 +191,7 @@ func TestRetries(t *testing.T) {
 // TestLostRace has the server report the winner of a race as a conflict for ever.
 func TestLostRace(t *testing.T) {
 	d := startDouble(t)
-	store := d.open(t, s3.Options{MaxAttempts: 2, PartSize: 5 << 20})
+	store := d.open(t, s3.Options{MaxAttempts: 2, PartSize: 5 << 20, WholeSize: -1})
 	conflict := func(_ int, w http.ResponseWriter, _ *http.Request) {
 		refuse(w, 409, "ConditionalRequestConflict", "conflict")
 	}
@@ -226,7 +264,7 @@ func TestAbort(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := startDouble(t)
-			store := d.open(t, s3.Options{PartSize: 5 << 20})
+			store := d.open(t, s3.Options{PartSize: 5 << 20, WholeSize: -1})
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			if c.prepare != nil {
@@ -263,7 +301,7 @@ func (endless) Read(p []byte) (int, error) { return len(p), nil }
 // TestAbortFails names both failures, and the first one is the reason.
 func TestAbortFails(t *testing.T) {
 	d := startDouble(t)
-	store := d.open(t, s3.Options{PartSize: 5 << 20})
+	store := d.open(t, s3.Options{PartSize: 5 << 20, WholeSize: -1})
 	d.on("AbortMultipartUpload", func(_ int, w http.ResponseWriter, _ *http.Request) { refuse(w, 403, "AccessDenied", "no") })
 	broken := errors.New("broken")
 	_, err := store.Put(t.Context(), "k", io.MultiReader(bytes.NewReader(make([]byte, 12<<20)), errorReader{broken}), plugins.PutOptions{})

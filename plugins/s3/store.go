@@ -25,6 +25,7 @@ import (
 // The defaults of Options, and the limits of S3 ("Amazon S3 multipart upload limits" of its user guide).
 const (
 	defaultPartSize    = 8 << 20
+	defaultWholeSize   = 32 << 20
 	defaultConcurrency = 3
 	defaultStall       = time.Minute
 	smallestPart       = 5 << 20
@@ -43,6 +44,9 @@ type Options struct {
 	// PartSize in bytes is what a Put holds at least and sends at once; objects larger than it go in parts. Zero means 8 MiB. S3 takes 10,000
 	// parts, so it bounds the largest object.
 	PartSize int64
+	// WholeSize bounds the objects that go in one request though they are larger than a part, because their bytes are in memory already. Zero
+	// means 32 MiB, below zero none.
+	WholeSize int64
 	// Concurrency is how many parts of one Put are under way. Zero means 3. A Put holds Concurrency+1 parts in memory.
 	Concurrency int
 	// MaxAttempts is how often one request is sent at the most. Zero means 10.
@@ -101,6 +105,7 @@ func New(ctx context.Context, loc v1alpha1.S3Location, opts Options) (*Store, er
 func withDefaults(opts Options) Options {
 	opts.Retention = cmp.Or(opts.Retention, types.ObjectLockModeCompliance)
 	opts.PartSize = cmp.Or(opts.PartSize, defaultPartSize)
+	opts.WholeSize = cmp.Or(opts.WholeSize, defaultWholeSize)
 	opts.Concurrency = cmp.Or(opts.Concurrency, defaultConcurrency)
 	opts.Stall = cmp.Or(opts.Stall, defaultStall)
 	if opts.Now == nil {

@@ -290,7 +290,7 @@ func TestRetained(t *testing.T) {
 func TestTLS(t *testing.T) {
 	b := testbed.NewTLSBucket(t)
 	loc := location(t, b)
-	store := open(t, loc, s3.Options{PartSize: 5 << 20})
+	store := open(t, loc, s3.Options{PartSize: 5 << 20, WholeSize: -1})
 	data := bytes.Repeat([]byte("tls"), 3<<20)
 	for _, size := range []int{10, len(data)} {
 		if _, err := store.Put(t.Context(), "k", bytes.NewReader(data[:size]), plugins.PutOptions{}); err != nil {

@@ -5,6 +5,7 @@ package volumetest
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"maps"
@@ -248,7 +249,7 @@ func contents(t *testing.T, src plugins.BlockSource) map[int64][]byte {
 			return nil
 		}
 		buf := make([]byte, plugins.BlockSize)
-		n, err := src.ReadBlock(t.Context(), b, buf)
+		n, err := readBlock(t.Context(), src, b, buf)
 		found[b.Index] = buf[:n]
 		return err
 	})
@@ -256,6 +257,19 @@ func contents(t *testing.T, src plugins.BlockSource) map[int64][]byte {
 		t.Fatalf("read blocks: %v", err)
 	}
 	return found
+}
+
+// readBlock reads a block, and where the source gives its sum, checks that it is that of the bytes.
+func readBlock(ctx context.Context, src plugins.BlockSource, b plugins.Block, buf []byte) (int, error) {
+	summed, ok := src.(plugins.SummedBlocks)
+	if !ok {
+		return src.ReadBlock(ctx, b, buf)
+	}
+	n, sum, err := summed.ReadSummedBlock(ctx, b, buf)
+	if want := sha256.Sum256(buf[:n]); err == nil && sum != want {
+		err = fmt.Errorf("block %d has the SHA-256 %x, the source says %x", b.Index, want, sum)
+	}
+	return n, err
 }
 
 // cancelled is a context that has ended.

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // mostExcluded is how many data volumes CreateSnapshots can leave out ("InstanceSpecification" of the EC2 API Reference).
@@ -79,7 +80,9 @@ func (c *Cloud) snapshotQuota(in *call, more int) *apiError {
 
 // take makes the snapshot of a volume at this moment.
 func (c *Cloud) take(in *call, v *volume, tags map[string]string) (*snapshot, *apiError) {
+	start := time.Now()
 	blocks, err := c.blocks.capture(v.path)
+	c.traffic.taking += time.Since(start)
 	if err != nil {
 		return nil, &apiError{500, "InternalError", "", err.Error()}
 	}

@@ -40,6 +40,8 @@ type Usage struct {
 	Throttled int64
 	// BlockBytesRead and BlockBytesWritten are the payloads of GetSnapshotBlock and PutSnapshotBlock.
 	BlockBytesRead, BlockBytesWritten int64
+	// Taking is the time that callers have waited for the bytes of snapshots to be read from the volumes' files, which AWS does afterwards.
+	Taking time.Duration
 }
 
 // traffic is what the server does to and knows of its requests; Cloud.mu guards it.
@@ -47,6 +49,7 @@ type traffic struct {
 	calls         map[string]int64
 	throttled     int64
 	read, written int64
+	taking        time.Duration
 	faults        []*Fault
 	buckets       map[string]*bucket
 }
@@ -79,7 +82,7 @@ func (c *Cloud) Usage() Usage {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	t := &c.traffic
-	return Usage{Calls: maps.Clone(t.calls), Throttled: t.throttled, BlockBytesRead: t.read, BlockBytesWritten: t.written}
+	return Usage{Calls: maps.Clone(t.calls), Throttled: t.throttled, BlockBytesRead: t.read, BlockBytesWritten: t.written, Taking: t.taking}
 }
 
 // ResetUsage begins to count anew.
@@ -87,7 +90,7 @@ func (c *Cloud) ResetUsage() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	t := &c.traffic
-	t.calls, t.throttled, t.read, t.written = map[string]int64{}, 0, 0, 0
+	t.calls, t.throttled, t.read, t.written, t.taking = map[string]int64{}, 0, 0, 0, 0
 }
 
 // count notes a call and says what is to be done to it: a copy of a fault, or nil.

@@ -1,8 +1,8 @@
 //go:build unix
 
 // Command bench measures backups and restores beside what no backup or restore could do without: lists whose bytes are thrown
-// away, and plain POSTs, by a program of their own in its best settings (test/bench/reference), on the same servers in the
-// same run. Its last lines are one for each figure:
+// away, plain POSTs, plain reads and PUTs of blocks, by a program of their own in its best settings (test/bench/reference), on the same
+// servers in the same run; and copies of files beside kopia's own command. Its last lines are one for each figure:
 //
 //	figure <name> ours=<n> reference=<n> ratio=<n> unit=<u>
 package main
@@ -43,13 +43,17 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	kedge := flags.String("kedge", "bin/kedge", "the kedge binary")
 	count := flags.Int("objects", 10000, "number of objects")
-	only := flags.String("only", "", "measure only this: objects, or server; both where empty")
+	only := flags.String("only", "", "measure only this: objects, volumes (or of these only files or blocks), or server; all where empty")
+	volumes := flags.String("volumes", "small", "what volumes are measured with: small, large, or million for a tree of a million files alone")
 	repeat := flags.Int("repeat", 8, "number of backups of which the best counts, as of the reference's settings")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	if *count < 1000 || *repeat < 1 || !slices.Contains([]string{"", "objects", "server"}, *only) {
-		return errors.New("--objects must be 1000 or more, --repeat 1 or more, and --only objects or server")
+	if *count < 1000 || *repeat < 1 || !slices.Contains([]string{"", "objects", "volumes", "files", "blocks", "server"}, *only) {
+		return errors.New("--objects must be 1000 or more, --repeat 1 or more, and --only objects, volumes, files, blocks or server")
+	}
+	if _, ok := volumeSets[*volumes]; !ok {
+		return errors.New("--volumes must be small, large or million")
 	}
 	dir, err := os.MkdirTemp("", "kedge-bench-")
 	if err != nil {
@@ -65,13 +69,18 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		return err
 	}
 	fmt.Fprintf(out, "# Kubernetes %s, %d processors, %s, S3 by versitygw\n", version, runtime.NumCPU(), runtime.Version())
-	if *only != "server" {
+	if *only == "" || *only == "objects" {
 		fmt.Fprintf(out, "# %d objects\n", *count)
 		if err := b.measure(ctx); err != nil {
 			return err
 		}
 	}
-	if *only != "objects" {
+	if *only != "objects" && *only != "server" {
+		if err := b.volumes(ctx, *volumes, *only != "blocks", *only != "files"); err != nil {
+			return err
+		}
+	}
+	if *only == "" || *only == "server" {
 		if err := b.server(ctx); err != nil {
 			return err
 		}
@@ -205,8 +214,13 @@ func (b *bench) create(ctx context.Context, s *server, count, connections int) (
 }
 
 func (b *bench) runReference(ctx context.Context, s *server, args ...string) (string, error) {
-	args = append([]string{args[0], "-kubeconfig", s.kubeconfig}, args[1:]...)
+	return b.runReferenceAs(ctx, nil, append([]string{args[0], "-kubeconfig", s.kubeconfig}, args[1:]...)...)
+}
+
+// runReferenceAs runs the reference with variables of its own, and gives its last line.
+func (b *bench) runReferenceAs(ctx context.Context, env []string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, b.reference, args...)
+	cmd.Env = append(os.Environ(), env...)
 	cmd.Stderr = os.Stderr
 	text, err := cmd.Output()
 	if err != nil {

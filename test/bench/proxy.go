@@ -16,13 +16,14 @@ import (
 	"time"
 )
 
-// countingProxy stands before the store and counts the bytes that are read from it, by key.
+// countingProxy stands before the store and counts the bytes that are read from it, by key, and those that are written.
 type countingProxy struct {
 	url    string
 	server *http.Server
 	mu     sync.Mutex
 	bytes  map[string]int64
 	gets   int
+	sent   int64
 }
 
 func startProxy(target string) (*countingProxy, error) {
@@ -39,6 +40,9 @@ func startProxy(target string) (*countingProxy, error) {
 		// The host stays what the client signed.
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.Out.URL.Scheme, r.Out.URL.Host, r.Out.Host = to.Scheme, to.Host, r.In.Host
+			if r.Out.Body != nil {
+				r.Out.Body = &sentBody{r.Out.Body, p}
+			}
 		},
 		ModifyResponse: p.count,
 	}
@@ -78,10 +82,31 @@ func (b *countedBody) Read(buf []byte) (int, error) {
 	return n, err
 }
 
+type sentBody struct {
+	io.ReadCloser
+	proxy *countingProxy
+}
+
+// Read implements io.Reader.
+func (b *sentBody) Read(buf []byte) (int, error) {
+	n, err := b.ReadCloser.Read(buf)
+	b.proxy.mu.Lock()
+	b.proxy.sent += int64(n)
+	b.proxy.mu.Unlock()
+	return n, err
+}
+
+// written gives the bytes of all requests' bodies.
+func (p *countingProxy) written() int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.sent
+}
+
 func (p *countingProxy) reset() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.gets = 0
+	p.gets, p.sent = 0, 0
 	clear(p.bytes)
 }
 

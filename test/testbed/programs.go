@@ -24,6 +24,7 @@ const (
 	VersityGWVersion = "1.8.0"  // the S3 server
 	// MinioVersion is of the S3 server for encryption and web identities: the last one there is.
 	MinioVersion = "0.0.0-20260212201848-7aac2a2c5b7c"
+	KopiaVersion = "0.23.1" // kopia's own command: the version of go.mod
 )
 
 //go:embed kubernetes/main.go.tmpl
@@ -179,6 +180,31 @@ func versitygw(ctx context.Context) (string, error) {
 // minio finds or builds the other S3 server. It is under the AGPL: a program that tests start, never a library.
 func minio(ctx context.Context) (string, error) {
 	return installed(ctx, "minio", MinioVersion, "github.com/minio/minio", "about 11 CPU minutes from cold")
+}
+
+// Kopia finds or builds kopia's own command, beside which benchmarks measure copies of volumes, and gives its path. Few need it, so Build does not
+// make it.
+func Kopia(ctx context.Context) (string, error) {
+	const pkg = "github.com/kopia/kopia"
+	dir, err := ensure(ctx, recipe{
+		name:    "kopia-v" + KopiaVersion,
+		advice:  "about 5 CPU minutes from cold",
+		version: "1",
+		// Not "go install": that asks for the list of all versions too, which not every proxy has.
+		build: func(ctx context.Context, src, out string, p *progress) error {
+			goMod := "module kedge.dev/kedge/test/testbed/kopia\n\ngo 1.26.0\n\ntool " + pkg + "\n\nrequire " + pkg + " v" + KopiaVersion + "\n"
+			if err := os.WriteFile(filepath.Join(src, "go.mod"), []byte(goMod), 0o644); err != nil {
+				return err
+			}
+			if _, err := goTool(ctx, src, p, nil, "mod", "tidy", "-e"); err != nil {
+				return err
+			}
+			p.packages.Store(0)
+			_, err := goTool(ctx, src, p, nil, "build", "-v", "-trimpath", "-ldflags=-s -w", "-o", filepath.Join(out, "kopia"), pkg)
+			return err
+		},
+	})
+	return filepath.Join(dir, "kopia"), err
 }
 
 // installed finds or builds a program whose main package can be installed as it is.

@@ -339,7 +339,7 @@ func (c *copier) lowest() int64 {
 
 // block copies one block.
 func (c *copier) block(ctx context.Context, w *work, b plugins.Block, buf []byte) error {
-	n, err := c.src.ReadBlock(ctx, b, buf)
+	n, sum, summed, err := c.read(ctx, b, buf)
 	if err != nil {
 		return fmt.Errorf("read block %d: %w", b.Index, err)
 	}
@@ -356,7 +356,10 @@ func (c *copier) block(ctx context.Context, w *work, b plugins.Block, buf []byte
 		if err != nil {
 			return fmt.Errorf("store block %d: %w", b.Index, err)
 		}
-		entry = &blockEntry{object: id, size: int64(n), sum: sha256.Sum256(data)}
+		if !summed {
+			sum = sha256.Sum256(data)
+		}
+		entry = &blockEntry{object: id, size: int64(n), sum: sum}
 	}
 	w.set(b.Index, entry)
 	c.mu.Lock()
@@ -368,6 +371,16 @@ func (c *copier) block(ctx context.Context, w *work, b plugins.Block, buf []byte
 	c.mu.Unlock()
 	c.meter.block(b, c.info.SizeBytes)
 	return c.maybeCheckpoint(ctx, int64(n))
+}
+
+// read reads a block, with its sum where the source has it already: to compute it once more would take a tenth of a copy's time.
+func (c *copier) read(ctx context.Context, b plugins.Block, buf []byte) (n int, sum [sha256.Size]byte, summed bool, err error) {
+	if src, ok := c.src.(plugins.SummedBlocks); ok {
+		n, sum, err = src.ReadSummedBlock(ctx, b, buf)
+		return n, sum, true, err
+	}
+	n, err = c.src.ReadBlock(ctx, b, buf)
+	return n, sum, false, err
 }
 
 // set makes a block of the folder what it is now; nil is all zeros.

@@ -37,7 +37,7 @@ func (r *restoreRun) apply(d *dir, name, path string, m *meta, attrs, symlink bo
 	}
 	switch {
 	case attrs && !r.noAttrs.Load():
-		r.applyAttrs(d.procPath(name), path, m.attrs)
+		r.applyAttrs(d, name, path, m.attrs)
 	case len(m.attrs) > 0:
 		r.lost(path, "set extended attributes", unix.ENOTSUP)
 	}
@@ -78,8 +78,8 @@ func chmod(d *dir, name string, mode uint32) error {
 }
 
 // applyAttrs makes the attributes that are kept those of the copy: others are removed, such as what a default ACL gave.
-func (r *restoreRun) applyAttrs(proc, path string, want []attr) {
-	have, err := attrNames(proc)
+func (r *restoreRun) applyAttrs(d *dir, name, path string, want []attr) {
+	have, err := d.attrNames(name)
 	if unsupported(err) {
 		if len(want) == 0 {
 			return
@@ -89,6 +89,7 @@ func (r *restoreRun) applyAttrs(proc, path string, want []attr) {
 	if err != nil {
 		r.lost(path, "list extended attributes", err)
 	}
+	proc := d.procPath(name)
 	for _, name := range have {
 		if slices.ContainsFunc(want, func(a attr) bool { return a.name() == name }) {
 			continue
@@ -119,7 +120,7 @@ func (r *restoreRun) hasDefaultACL(t *target) bool {
 	if r.noAttrs.Load() {
 		return false
 	}
-	names, err := attrNames(t.procPath("."))
+	names, err := t.attrNames(".")
 	if unsupported(err) {
 		r.noAttrs.Store(true)
 	}

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/kopia/kopia/repo/manifest"
 	"github.com/kopia/kopia/snapshot"
 )
 
@@ -23,7 +24,8 @@ type Copier struct {
 	// Compression is kopia's name of the compression of files: "zstd" if empty; "none" for none.
 	Compression string
 	// CheckpointEvery is how often the state of an unfinished copy is saved, so that a copy after a crash need not read again what was
-	// read; zero means ten minutes, below zero never.
+	// read; zero means ten minutes, below zero never. It is saved too whenever 200,000 files were read: until then the repository keeps some 400 bytes of
+	// each in memory.
 	CheckpointEvery time.Duration
 	// Skip leaves out what it says yes to, with all that is below. Nil skips nothing. It is called from many goroutines.
 	Skip func(path string, isDir bool) bool
@@ -42,6 +44,8 @@ type CopyRequest struct {
 	// Previous are manifests of earlier snapshots of the same tree; files that are as they were then are not read.
 	// snapshot.FindPreviousManifests finds them, unfinished ones included.
 	Previous []*snapshot.Manifest
+	// Replaces are manifests that are removed together with the saving of the finished snapshot's; that they are gone already is no error.
+	Replaces []manifest.ID
 	// Description and Tags are kept with the snapshot; a tag's key may not be type, hostname, username or path.
 	Description string
 	Tags        map[string]string
@@ -93,6 +97,7 @@ const (
 	defaultCompression = "zstd"
 	metadataCompressor = "zstd-fastest" // what kopia's own policy says for folders
 	defaultCheckpoint  = 10 * time.Minute
+	checkpointFiles    = 200_000
 	progressEvery      = time.Second
 	// racyWindow: a file that was written to so shortly before a copy began, or while it ran, may have been written to again within the
 	// same tick of its file system's clock. It is read once more by the next copy.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -149,9 +150,14 @@ func (r *copyRun) finish(ctx context.Context, root *snapshot.DirEntry) (*CopyRes
 	if _, err := snapshot.SaveSnapshot(ctx, r.repo, man); err != nil {
 		return nil, fmt.Errorf("save snapshot: %w", err)
 	}
+	// What it replaces goes with the same flush: the repository has either, never neither.
+	gone := r.req.Replaces
 	if r.saved != "" {
-		if err := r.repo.DeleteManifest(ctx, r.saved); err != nil {
-			return nil, fmt.Errorf("remove checkpoint: %w", err)
+		gone = append(slices.Clone(gone), r.saved)
+	}
+	for _, id := range gone {
+		if err := r.repo.DeleteManifest(ctx, id); err != nil && !errors.Is(err, manifest.ErrNotFound) {
+			return nil, fmt.Errorf("remove the unfinished copy %s: %w", id, err)
 		}
 	}
 	if err := r.repo.Flush(ctx); err != nil {
@@ -188,12 +194,14 @@ type ticker struct {
 
 	mu       sync.Mutex
 	last     time.Time // checkpoint
+	files    int64     // that were read until then
 	progress time.Time
 	saving   bool
 }
 
-// due says whether a second, or a checkpoint's interval, has gone by; whoever is told so does it, and says saved after a checkpoint.
-func (t *ticker) due(report func()) (checkpoint bool) {
+// due says whether a second, or a checkpoint's interval or number of files, has gone by; whoever is told so does it, and says saved after a
+// checkpoint.
+func (t *ticker) due(read int64, report func()) (checkpoint bool) {
 	now := t.repo.Time()
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -201,10 +209,10 @@ func (t *ticker) due(report func()) (checkpoint bool) {
 		t.progress = now
 		report()
 	}
-	if t.every < 0 || t.saving || now.Sub(t.last) < t.every {
+	if t.every < 0 || t.saving || now.Sub(t.last) < t.every && read-t.files < checkpointFiles {
 		return false
 	}
-	t.saving = true
+	t.saving, t.files = true, read
 	return true
 }
 
@@ -219,7 +227,7 @@ func (r *copyRun) tick(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if !r.ticks.due(func() {
+	if !r.ticks.due(r.counts.readFiles.Load(), func() {
 		if r.Progress != nil {
 			r.Progress(r.counts.now())
 		}

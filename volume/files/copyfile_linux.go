@@ -41,7 +41,7 @@ func (r *copyRun) one(ctx context.Context, f *unfinished, s *slot) (outcome, err
 		out, err = r.symlink(ctx, f, s, &st, &rec)
 	case unix.S_IFIFO, unix.S_IFCHR, unix.S_IFBLK:
 		rec.Special = specialOf(&st)
-		r.attrs(f.d.procPath(s.name), path, &rec)
+		r.attrs(f.d, s.name, path, &rec)
 	case unix.S_IFDIR:
 		return r.fault(path, unix.ENOTDIR), nil // it was none when the folder was listed
 	default:
@@ -89,7 +89,7 @@ func (r *copyRun) symlink(ctx context.Context, f *unfinished, s *slot, st *unix.
 	if err != nil {
 		return r.fault(path, err), nil
 	}
-	r.attrs(f.d.procPath(s.name), path, rec)
+	r.attrs(f.d, s.name, path, rec)
 	out := outcome{entry: entryOf(s.stored, snapshot.EntryTypeSymlink, st, rec)}
 	out.entry.FileSize = int64(len(target))
 	if out.raw = r.reuse(f, s, &out.entry, rec); out.raw != nil {
@@ -141,7 +141,7 @@ const minHole = 4 << 10
 // file copies a regular file.
 func (r *copyRun) file(ctx context.Context, f *unfinished, s *slot, st *unix.Stat_t, rec *record) (outcome, error) {
 	path := joinPath(f.path, s.name)
-	r.attrs(f.d.procPath(s.name), path, rec)
+	r.attrs(f.d, s.name, path, rec)
 	rec.Sparse = st.Size-st.Blocks*512 >= minHole
 	out := outcome{entry: entryOf(s.stored, snapshot.EntryTypeFile, st, rec)}
 	if out.raw = r.reuse(f, s, &out.entry, rec); out.raw != nil {
@@ -246,7 +246,7 @@ func (r *copyRun) readOnce(ctx context.Context, f *unfinished, s *slot, seen *un
 func (r *copyRun) content(ctx context.Context, in *os.File, st *unix.Stat_t) (int64, object.ID, error) {
 	opts := object.WriterOptions{Description: "FILE", Compressor: r.comp, MetadataCompressor: metadataCompressor}
 	if st.Size > 8<<20 {
-		opts.AsyncWrites = 2
+		opts.AsyncWrites = 1
 	}
 	w := r.repo.NewObjectWriter(ctx, opts)
 	defer func() { _ = w.Close() }()

@@ -59,7 +59,7 @@ func (r *copyRun) newFolder(d *dir, path, stored string, prev []*previous) (*unf
 	rec := record{Name: "."}
 	f.meta = entryOf(stored, snapshot.EntryTypeDirectory, &st, &rec)
 	f.meta.FileSize = 0 // as kopia has it; its summary tells what is below
-	r.attrs(d.procPath("."), path, &rec)
+	r.attrs(d, ".", path, &rec)
 	if rec.empty() {
 		return f, nil
 	}
@@ -309,11 +309,11 @@ func (r *copyRun) fault(path string, err error) outcome {
 }
 
 // attrs reads extended attributes into a record. What cannot be read is a remark.
-func (r *copyRun) attrs(proc, path string, rec *record) {
+func (r *copyRun) attrs(d *dir, name, path string, rec *record) {
 	if r.noAttrs.Load() {
 		return
 	}
-	attrs, err := readAttrs(proc, func(detail string) { r.remarks.add(Lost, path, detail) })
+	attrs, err := d.readAttrs(name, func(detail string) { r.remarks.add(Lost, path, detail) })
 	switch {
 	case err == nil:
 		rec.Attrs = attrs

@@ -130,7 +130,7 @@ func (r *restoreRun) tick(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	r.ticks.due(func() {
+	r.ticks.due(0, func() {
 		if r.Progress != nil {
 			r.Progress(r.counts.now())
 		}

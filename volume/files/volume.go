@@ -9,6 +9,7 @@ import (
 
 	"github.com/kopia/kopia/fs"
 	"github.com/kopia/kopia/repo"
+	"github.com/kopia/kopia/repo/manifest"
 	"github.com/kopia/kopia/snapshot"
 
 	"kedge.dev/kedge/volume/repository"
@@ -39,15 +40,12 @@ type VolumeResult struct {
 // begun once it is done. After an error there may be a copy too, if only the last reply was lost: nobody names it, so maintenance forgets it.
 func (c *Copier) CopyVolume(ctx context.Context, r *repository.Repository, volume repository.Volume, dir string) (*VolumeResult, error) {
 	v := &volumeCopy{Copier: c, r: r, like: repository.Copy{Volume: volume, Kind: Kind}}
-	err := v.find(ctx)
-	if err == nil {
-		err = r.Write(ctx, "copy "+volume.String(), func(n int64) { v.uploaded.Add(n) }, func(ctx context.Context, w repo.DirectRepositoryWriter) error {
-			return v.run(ctx, w, dir)
-		})
-	}
-	if err == nil {
-		v.result.Copy, err = r.Copy(ctx, v.id)
-	}
+	err := r.Write(ctx, "copy "+volume.String(), func(n int64) { v.uploaded.Add(n) }, func(ctx context.Context, w repo.DirectRepositoryWriter) error {
+		if err := v.find(ctx, w); err != nil {
+			return err
+		}
+		return v.run(ctx, w, dir)
+	})
 	if err != nil {
 		return nil, fmt.Errorf("copy volume %s: %w", volume, err)
 	}
@@ -63,20 +61,24 @@ type volumeCopy struct {
 	earlier  []repository.Copy
 	begun    []repository.Copy // unfinished copies, which the finished one replaces
 	uploaded atomic.Int64
-	id       string // of the copy
 	result   VolumeResult
 }
 
 // find looks for the earlier copies: the last whole one, and the newest that were begun after it.
-func (v *volumeCopy) find(ctx context.Context) error {
-	whole, err := v.r.Copies(ctx, repository.Filter{Volume: v.like.Volume, Kind: Kind})
+func (v *volumeCopy) find(ctx context.Context, w repo.Repository) error {
+	all, err := repository.CopiesIn(ctx, w, repository.Filter{Volume: v.like.Volume, Kind: Kind, Any: true})
 	if err != nil {
-		return err
+		return fmt.Errorf("list the copies before: %w", err)
 	}
-	if v.begun, err = v.r.Copies(ctx, repository.Filter{Volume: v.like.Volume, Kind: Kind, Incomplete: true}); err != nil {
-		return err
+	var whole []repository.Copy
+	v.earlier, v.begun = nil, nil
+	for _, c := range all {
+		if c.Incomplete == "" {
+			whole = append(whole, c)
+		} else {
+			v.begun = append(v.begun, c)
+		}
 	}
-	v.earlier = nil
 	if n := len(whole); n > 0 {
 		v.earlier = append(v.earlier, whole[n-1])
 		v.like.Base = whole[n-1].ID
@@ -102,18 +104,16 @@ func (v *volumeCopy) run(ctx context.Context, w repo.DirectRepositoryWriter, dir
 	for i := range v.earlier {
 		req.Previous = append(req.Previous, manifestOf(&v.earlier[i]))
 	}
+	for _, c := range append(held, v.begun...) {
+		req.Replaces = append(req.Replaces, manifest.ID(c.ID))
+	}
 	res, err := v.Copy(ctx, w, req)
 	if err != nil {
 		return err
 	}
-	v.id = string(res.Manifest.ID)
 	v.result = VolumeResult{CopyProgress: res.CopyProgress, Counts: res.Counts, Remarks: res.Remarks}
-	for _, c := range append(held, v.begun...) {
-		if err := repository.Forget(ctx, w, c.ID); err != nil {
-			return err
-		}
-	}
-	return nil
+	v.result.Copy, err = repository.CopyOf(string(res.Manifest.ID), res.Manifest, res.Manifest.Tags)
+	return err
 }
 
 // describe makes a manifest that of a copy of the volume. A volume of files has no size but that of what is in it.

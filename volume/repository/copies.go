@@ -90,8 +90,8 @@ type Filter struct {
 	Volume   Volume
 	Kind     string
 	Snapshot string
-	// Incomplete chooses those that are not whole, which are left out otherwise.
-	Incomplete bool
+	// Incomplete chooses those that are not whole, which are left out otherwise; Any chooses both.
+	Incomplete, Any bool
 }
 
 // Copies lists what the filter chooses, the oldest first.
@@ -99,7 +99,7 @@ func (r *Repository) Copies(ctx context.Context, filter Filter) ([]Copy, error) 
 	var copies []Copy
 	err := r.Read(ctx, func(ctx context.Context, rep repo.Repository) error {
 		var err error
-		copies, err = listCopies(ctx, rep, filter)
+		copies, err = CopiesIn(ctx, rep, filter)
 		return err
 	})
 	if err != nil {
@@ -108,7 +108,8 @@ func (r *Repository) Copies(ctx context.Context, filter Filter) ([]Copy, error) 
 	return copies, nil
 }
 
-func listCopies(ctx context.Context, rep repo.Repository, filter Filter) ([]Copy, error) {
+// CopiesIn is Copies for who reads the repository, or writes to it, already: as it was when that began.
+func CopiesIn(ctx context.Context, rep repo.Repository, filter Filter) ([]Copy, error) {
 	labels := map[string]string{manifest.TypeLabelKey: snapshot.ManifestType}
 	if filter.Volume != (Volume{}) {
 		if err := filter.Volume.check(); err != nil {
@@ -138,7 +139,7 @@ func listCopies(ctx context.Context, rep repo.Repository, filter Filter) ([]Copy
 		if err != nil {
 			return nil, err
 		}
-		if (c.Incomplete != "") == filter.Incomplete {
+		if filter.Any || (c.Incomplete != "") == filter.Incomplete {
 			copies = append(copies, c)
 		}
 	}
@@ -174,15 +175,23 @@ func loadCopy(ctx context.Context, rep repo.Repository, id string) (Copy, error)
 	if err != nil {
 		return Copy{}, fmt.Errorf("read manifest %s: %w", id, err)
 	}
-	labels := meta.Labels
+	if meta.Labels[manifest.TypeLabelKey] != snapshot.ManifestType {
+		return Copy{}, fmt.Errorf("manifest %s is not of Kedge: %w", id, ErrNoCopy)
+	}
+	return CopyOf(id, &m, meta.Labels)
+}
+
+// CopyOf is the copy that a manifest with these labels (its tags) stands for; the error wraps ErrNoCopy where it stands for none.
+func CopyOf(id string, m *snapshot.Manifest, labels map[string]string) (Copy, error) {
 	volume, ok := volumeOf(m.Source)
-	if labels[manifest.TypeLabelKey] != snapshot.ManifestType || labels[tagKind] == "" || !ok || m.RootEntry == nil {
+	if labels[tagKind] == "" || !ok || m.RootEntry == nil {
 		return Copy{}, fmt.Errorf("manifest %s is not of Kedge: %w", id, ErrNoCopy)
 	}
 	c := Copy{
 		ID: id, Volume: volume, Kind: labels[tagKind], Snapshot: labels[tagSnapshot], Base: labels[tagBase], Incomplete: m.IncompleteReason,
 		Started: m.StartTime.ToTime().UTC(), Completed: m.EndTime.ToTime().UTC(), root: m.RootEntry,
 	}
+	var err error
 	if c.SizeBytes, err = strconv.ParseInt(labels[tagSize], 10, 64); err != nil || c.SizeBytes < 0 {
 		return Copy{}, fmt.Errorf("read manifest %s: size %q", id, labels[tagSize])
 	}

@@ -105,7 +105,7 @@ func (r *Repository) own(ctx context.Context) error {
 // forget removes the manifests of copies that nobody wants, and of checkpoints that nobody goes on with.
 func (r *Repository) forget(ctx context.Context, opts MaintainOptions, done *Maintained) error {
 	return r.Write(ctx, "forget copies", nil, func(ctx context.Context, w repo.DirectRepositoryWriter) error {
-		whole, err := listCopies(ctx, w, Filter{})
+		whole, err := CopiesIn(ctx, w, Filter{})
 		if err != nil {
 			return err
 		}
@@ -120,7 +120,7 @@ func (r *Repository) forget(ctx context.Context, opts MaintainOptions, done *Mai
 			}
 			done.Forgotten++
 		}
-		checkpoints, err := listCopies(ctx, w, Filter{Incomplete: true})
+		checkpoints, err := CopiesIn(ctx, w, Filter{Incomplete: true})
 		if err != nil {
 			return err
 		}

@@ -137,7 +137,7 @@ func (s *storage) PutBlob(ctx context.Context, id blob.ID, data blob.Bytes, opts
 	defer s.writes.Release(1)
 	r := data.Reader()
 	defer r.Close()
-	info, err := s.store.Put(ctx, s.layout.key(id), &sizedReader{r: r, left: data.Length()}, put)
+	info, err := s.store.Put(ctx, s.layout.key(id), &sizedReader{data: data, r: r, size: int64(data.Length())}, put)
 	if err != nil {
 		return s.translate(ctx, err)
 	}
@@ -200,16 +200,40 @@ func (s *storage) translate(ctx context.Context, err error) error {
 	return err
 }
 
-// sizedReader tells the store how much there is to read, so that it takes no larger buffer.
+// sizedReader tells the store how much there is to read, so that it need not copy it to find out. Who reads it cannot close it.
 type sizedReader struct {
-	r    io.Reader
-	left int
+	data     blob.Bytes
+	r        io.ReadSeeker // of data
+	at, size int64
 }
 
-func (s *sizedReader) Len() int { return s.left }
+// Len is how many bytes are left.
+func (s *sizedReader) Len() int { return int(s.size - s.at) }
 
+// Read implements io.Reader.
 func (s *sizedReader) Read(p []byte) (int, error) {
 	n, err := s.r.Read(p)
-	s.left -= n
+	s.at += int64(n)
+	return n, err
+}
+
+// Seek implements io.Seeker.
+func (s *sizedReader) Seek(offset int64, whence int) (int64, error) {
+	at, err := s.r.Seek(offset, whence)
+	if err == nil {
+		s.at = at
+	}
+	return at, err
+}
+
+// WriteTo implements io.WriterTo: who sums the bytes up gets them where they are.
+func (s *sizedReader) WriteTo(w io.Writer) (int64, error) {
+	if s.at != 0 {
+		return io.Copy(w, struct{ io.Reader }{s})
+	}
+	n, err := s.data.WriteTo(w)
+	if _, seekErr := s.Seek(n, io.SeekStart); err == nil {
+		err = seekErr
+	}
 	return n, err
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/kopia/kopia/repo/blob"
@@ -204,5 +205,23 @@ func TestFailureEndsTheCall(t *testing.T) {
 	}
 	if !errors.Is(context.Cause(ctx), repositorytest.ErrDead) {
 		t.Errorf("the call goes on: %v", context.Cause(ctx))
+	}
+}
+
+// TestSizedReader reads a blob as stores do: as a whole, from the middle on, and again.
+func TestSizedReader(t *testing.T) {
+	content := data("the content of a pack")
+	r := &sizedReader{data: content, r: content.Reader(), size: int64(len(content))}
+	if err := iotest.TestReader(r, content); err != nil {
+		t.Error(err)
+	}
+	for _, from := range []int64{0, 4} {
+		if _, err := r.Seek(from, io.SeekStart); err != nil || r.Len() != len(content)-int(from) {
+			t.Fatalf("%d bytes from %d on, %v", r.Len(), from, err)
+		}
+		var out bytes.Buffer
+		if n, err := r.WriteTo(&out); err != nil || n != int64(out.Len()) || out.String() != string(content[from:]) || r.Len() != 0 {
+			t.Errorf("wrote %q (%d) from %d on, %d are left, %v", out.String(), n, from, r.Len(), err)
+		}
 	}
 }

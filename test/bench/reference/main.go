@@ -1,5 +1,5 @@
 // Command reference does what a backup and a restore cannot do without, and nothing else: it lists objects page by page and throws the
-// bytes away, or POSTs objects. Its best rates are the limits that the benchmarks measure Kedge against.
+// bytes away, or POSTs objects, or reads the blocks of a snapshot and PUTs them to S3. Its best rates are the limits that the benchmarks measure Kedge against.
 //
 // It prints one line for each setting that it tries, and last the best: "best objects=<n> seconds=<s> rate=<objects/s> …".
 package main
@@ -43,7 +43,10 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	count := flags.Int("objects", 10000, "number of objects to create")
 	paths := flags.String("paths", strings.Join(objects.Collections, ","), "collections to list")
 	if len(args) == 0 {
-		return errors.New("say list or create")
+		return errors.New("say list, create or blocks")
+	}
+	if args[0] == "blocks" {
+		return blocks(ctx, args[1:], out)
 	}
 	if err := flags.Parse(args[1:]); err != nil {
 		return err
@@ -69,7 +72,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		}
 		return create(ctx, out, cfg, *count, conns[0])
 	}
-	return fmt.Errorf("%q is neither list nor create", args[0])
+	return fmt.Errorf("%q is neither list nor create nor blocks", args[0])
 }
 
 func numbers(list string) ([]int, error) {
