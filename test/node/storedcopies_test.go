@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -31,7 +32,7 @@ const storages = 3
 
 // storedCopies is what is in the bucket of copies.
 type storedCopies struct {
-	objects  plugins.ObjectStore
+	objects  *laterStore
 	location *archive.Location
 	keys     *archive.Keys
 	named    map[string]string // by id of a copy, the backup that names it
@@ -43,10 +44,11 @@ func (w *killWorld) openStore(t *testing.T) *storedCopies {
 		Bucket: w.bucket.Name, Region: w.bucket.Region, Endpoint: w.bucket.Endpoint, PathStyle: true, CredentialsFile: filepath.Join(w.dir, "credentials"),
 	}}
 	s := &storedCopies{named: map[string]string{}}
-	var err error
-	if s.objects, err = location.OpenStore(t.Context(), spec, location.StoreOptions{Now: time.Now}); err != nil {
+	bucket, err := location.OpenStore(t.Context(), spec, location.StoreOptions{Now: time.Now})
+	if err != nil {
 		t.Fatal(err)
 	}
+	s.objects = &laterStore{ObjectStore: bucket}
 	if s.location, err = archive.Open(t.Context(), s.objects); err != nil {
 		t.Fatal(err)
 	}
@@ -64,8 +66,8 @@ func (w *killWorld) openStore(t *testing.T) *storedCopies {
 	return s
 }
 
-func (s *storedCopies) open(ctx context.Context, now func() time.Time) (*repository.Repository, error) {
-	return location.Repository(ctx, s.objects, s.keys, repository.Options{Now: now})
+func (s *storedCopies) open(ctx context.Context) (*repository.Repository, error) {
+	return location.Repository(ctx, s.objects, s.keys, repository.Options{Now: s.objects.now})
 }
 
 // inRepository is what a repository has.
@@ -77,8 +79,8 @@ type inRepository struct {
 	lost          int // chunks that are in no pack
 }
 
-func (s *storedCopies) read(ctx context.Context, now func() time.Time) (in inRepository, err error) {
-	r, err := s.open(ctx, now)
+func (s *storedCopies) read(ctx context.Context) (in inRepository, err error) {
+	r, err := s.open(ctx)
 	if err != nil {
 		return in, err
 	}
@@ -114,6 +116,56 @@ func (s *storedCopies) read(ctx context.Context, now func() time.Time) (in inRep
 	return in, err
 }
 
+// laterStore is a bucket whose clock has been put forward: what is written from a time on is dated so much later.
+type laterStore struct {
+	plugins.ObjectStore
+
+	steps []step
+}
+
+type step struct {
+	from time.Time
+	by   time.Duration
+}
+
+// now is the bucket's time.
+func (s *laterStore) now() time.Time { return s.dated(time.Now()) }
+
+func (s *laterStore) dated(at time.Time) time.Time {
+	for _, st := range slices.Backward(s.steps) {
+		if !at.Before(st.from) {
+			return at.Add(st.by)
+		}
+	}
+	return at
+}
+
+// forward puts the clock forward. A bucket's dates have whole seconds, so what was written in this one must be over.
+func (s *laterStore) forward(by time.Duration) {
+	from := time.Now().Truncate(time.Second).Add(time.Second)
+	time.Sleep(time.Until(from) + 10*time.Millisecond)
+	s.steps = append(s.steps, step{from, by})
+}
+
+func (s *laterStore) Put(ctx context.Context, key string, r io.Reader, opts plugins.PutOptions) (plugins.ObjectInfo, error) {
+	info, err := s.ObjectStore.Put(ctx, key, r, opts)
+	info.LastModified = s.dated(info.LastModified)
+	return info, err
+}
+
+func (s *laterStore) Stat(ctx context.Context, key string) (plugins.ObjectInfo, error) {
+	info, err := s.ObjectStore.Stat(ctx, key)
+	info.LastModified = s.dated(info.LastModified)
+	return info, err
+}
+
+func (s *laterStore) List(ctx context.Context, prefix string, fn func(plugins.ObjectInfo) error) error {
+	return s.ObjectStore.List(ctx, prefix, func(info plugins.ObjectInfo) error {
+		info.LastModified = s.dated(info.LastModified)
+		return fn(info)
+	})
+}
+
 // check looks at the copies of a backup: it names one of each storage, and no other backup names them; what was begun and cut off is forgotten.
 // A copy that no backup names is of a mover that was done when its server or its node was killed: maintenance takes it.
 func (s *storedCopies) check(t *testing.T, w *killWorld, backup string) {
@@ -128,7 +180,7 @@ func (s *storedCopies) check(t *testing.T, w *killWorld, backup string) {
 	if err := json.Unmarshal(out, &list); err != nil {
 		t.Fatal(err)
 	}
-	in, err := s.read(t.Context(), time.Now)
+	in, err := s.read(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -158,18 +210,17 @@ func (s *storedCopies) check(t *testing.T, w *killWorld, backup string) {
 }
 
 // maintained does what maintenance does in the weeks to come, and looks at what then is left: what backups name, and nothing twice.
-func (s *storedCopies) maintained(t *testing.T, w *killWorld) {
+func (s *storedCopies) maintained(t *testing.T) {
 	t.Helper()
-	var now func() time.Time
 	for day := range 5 {
-		now = func() time.Time { return time.Now().Add(volumes.UnnamedAge + time.Duration(2*day+1)*24*time.Hour) }
+		s.objects.forward(volumes.UnnamedAge + time.Duration(2*day+1)*24*time.Hour)
 		m := volumes.Maintenance{
 			Location: s.location, Keys: s.keys, Force: true,
 			Entries: func(ctx context.Context) (all []archive.Entry, err error) {
 				err = s.location.Backups(ctx, func(e archive.Entry) error { all = append(all, e); return e.Err })
 				return all, err
 			},
-			Repository: func(ctx context.Context) (*repository.Repository, error) { return s.open(ctx, now) },
+			Repository: func(ctx context.Context) (*repository.Repository, error) { return s.open(ctx) },
 		}
 		done, err := m.Run(t.Context())
 		if err := errors.Join(err, done.Unsure); err != nil {
@@ -179,7 +230,7 @@ func (s *storedCopies) maintained(t *testing.T, w *killWorld) {
 			t.Logf("maintenance forgot %d copies that no backup names, and %d that were begun", done.Forgotten, done.Checkpoints)
 		}
 	}
-	in, err := s.read(t.Context(), now)
+	in, err := s.read(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
