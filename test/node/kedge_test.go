@@ -257,19 +257,11 @@ func (w *installed) checkProcess(t *testing.T, pod *corev1.Pod) {
 	}
 }
 
-// pidOf is the id, on this machine, of the first process of a container.
+// pidOf is the id, on this machine, of the first process of a container. Its cgroups have the container's name.
 func pidOf(t *testing.T, container string) int {
 	t.Helper()
-	pid, err := findPid(container)
-	if err != nil || pid == 0 {
-		t.Fatalf("no process of container %s is in a cgroup: %v", container, err)
-	}
-	return pid
-}
-
-// findPid is the same, and 0 where the container has no process. Its cgroups have its name.
-func findPid(container string) (pid int, err error) {
-	err = filepath.WalkDir("/sys/fs/cgroup", func(path string, d fs.DirEntry, err error) error {
+	pid := 0
+	err := filepath.WalkDir("/sys/fs/cgroup", func(path string, d fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) { // cgroups come and go
 			return nil
 		}
@@ -277,9 +269,6 @@ func findPid(container string) (pid int, err error) {
 			return err
 		}
 		text, err := os.ReadFile(filepath.Join(path, "cgroup.procs"))
-		if errors.Is(err, fs.ErrNotExist) || err == nil && len(text) == 0 {
-			return nil
-		}
 		if err != nil {
 			return err
 		}
@@ -289,5 +278,8 @@ func findPid(container string) (pid int, err error) {
 		}
 		return fs.SkipAll
 	})
-	return pid, err
+	if err != nil || pid == 0 {
+		t.Fatalf("no process of container %s is in a cgroup: %v", container, err)
+	}
+	return pid
 }

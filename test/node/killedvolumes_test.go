@@ -17,7 +17,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/dynamic"
@@ -196,6 +195,8 @@ func (w *killWorld) nothingLeft(t *testing.T) {
 var kills = []struct {
 	name string
 	do   func(t *testing.T, w *killWorld, over <-chan struct{}) string
+	// share is up to what part of an undisturbed operation it may begin: movers begin in its first half, or have none to follow them.
+	share float64
 }{
 	{"node", func(t *testing.T, w *killWorld, _ <-chan struct{}) string {
 		t.Helper()
@@ -205,57 +206,26 @@ var kills = []struct {
 			t.Fatal(err)
 		}
 		return "the node lost its power"
-	}},
+	}, 1},
 	{"mover", func(t *testing.T, w *killWorld, over <-chan struct{}) string {
 		t.Helper()
-		return w.killOne(t, over, func(ctx context.Context) []corev1.Pod {
-			pods, err := w.clients.CoreV1().Pods(moverNamespace).List(ctx, metav1.ListOptions{})
-			if err != nil {
-				return nil
-			}
-			return pods.Items
-		})
-	}},
+		return w.killOne(over, w.movers)
+	}, 0.4},
 	{"server", func(t *testing.T, w *killWorld, over <-chan struct{}) string {
 		t.Helper()
-		return w.killOne(t, over, func(ctx context.Context) []corev1.Pod {
-			lease, err := w.clients.CoordinationV1().Leases(kedgeNamespace).Get(ctx, "kedge-server", metav1.GetOptions{})
-			if err != nil || lease.Spec.HolderIdentity == nil {
-				return nil
-			}
-			pods, err := w.servers(ctx)
-			if err != nil {
-				return nil
-			}
-			for i := range pods {
-				if strings.HasPrefix(*lease.Spec.HolderIdentity, pods[i].Name) {
-					return pods[i : i+1]
-				}
-			}
-			return nil
-		})
-	}},
+		return w.killOne(over, w.leader)
+	}, 1},
 }
 
-// killOne kills the process of one of the pods, by chance, when it has run for a while, by chance too.
-func (w *killWorld) killOne(t *testing.T, over <-chan struct{}, which func(context.Context) []corev1.Pod) string {
-	t.Helper()
+// killOne kills one of the processes of pods that which names, by chance, when it has run for a while, by chance too.
+func (w *killWorld) killOne(over <-chan struct{}, which func(context.Context) []string) string {
 	for {
-		pods := which(t.Context())
-		for _, i := range w.chance.Perm(len(pods)) {
-			for _, c := range pods[i].Status.ContainerStatuses {
-				if c.State.Running == nil {
-					continue
-				}
-				_, id, _ := strings.Cut(c.ContainerID, "://")
-				time.Sleep(time.Duration(w.chance.Float64() * float64(moverTime)))
-				pid, err := findPid(id)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if pid != 0 && syscall.Kill(pid, syscall.SIGKILL) == nil {
-					return "killed " + pods[i].Name
-				}
+		found := processes(which(context.Background()))
+		if len(found) > 0 {
+			one := found[w.chance.IntN(len(found))]
+			time.Sleep(time.Duration(w.chance.Float64() * float64(moverTime)))
+			if processes([]string{one.pod}) != nil && syscall.Kill(one.pid, syscall.SIGKILL) == nil {
+				return "killed " + one.pod
 			}
 		}
 		select {
@@ -264,6 +234,64 @@ func (w *killWorld) killOne(t *testing.T, over <-chan struct{}, which func(conte
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
+}
+
+// movers are the names of the pods of movers.
+func (w *killWorld) movers(ctx context.Context) (names []string) {
+	pods, err := w.clients.CoreV1().Pods(moverNamespace).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil
+	}
+	for i := range pods.Items {
+		names = append(names, pods.Items[i].Name)
+	}
+	return names
+}
+
+// leader is the name of the pod that has the lease.
+func (w *killWorld) leader(ctx context.Context) []string {
+	lease, err := w.clients.CoordinationV1().Leases(kedgeNamespace).Get(ctx, "kedge-server", metav1.GetOptions{})
+	if err != nil || lease.Spec.HolderIdentity == nil {
+		return nil
+	}
+	pods, err := w.servers(ctx)
+	if err != nil {
+		return nil
+	}
+	for i := range pods {
+		if strings.HasPrefix(*lease.Spec.HolderIdentity, pods[i].Name) {
+			return []string{pods[i].Name}
+		}
+	}
+	return nil
+}
+
+// podProcess is the process of Kedge in a pod, by its id on this machine.
+type podProcess struct {
+	pod string
+	pid int
+}
+
+// processes looks for those of pods. What the API says of a container is about a second old: too much for one that lives that long.
+func processes(pods []string) (found []podProcess) {
+	dirs, _ := filepath.Glob("/proc/[0-9]*")
+	for _, dir := range dirs {
+		line, err := os.ReadFile(filepath.Join(dir, "cmdline"))
+		if err != nil || !strings.HasPrefix(string(line), "/usr/local/bin/kedge\x00") {
+			continue
+		}
+		environment, err := os.ReadFile(filepath.Join(dir, "environ"))
+		if err != nil {
+			continue // it has ended
+		}
+		for _, pod := range pods { // their names are no other cluster's
+			if strings.Contains("\x00"+string(environment), "\x00HOSTNAME="+pod+"\x00") {
+				pid, _ := strconv.Atoi(filepath.Base(dir))
+				found = append(found, podProcess{pod, pid})
+			}
+		}
+	}
+	return found
 }
 
 // calm waits for two servers that are ready. One that was started again often is replaced, or the kubelet would wait longer each time.
@@ -319,7 +347,7 @@ func TestKilledVolumes(t *testing.T) {
 	for i := range moments {
 		x, k := &tasks[i%len(tasks)], &kills[i%len(kills)] // 2 and 3: each of the 6 pairs in turn
 		w.calm(t)
-		moment := time.Duration(w.chance.Float64() * float64(spans[x.name]))
+		moment := time.Duration(w.chance.Float64() * k.share * float64(spans[x.name]))
 		late := false
 		took, what := w.run(t, x, fmt.Sprintf("%s-%s-%d", x.name, k.name, i+1), func(over <-chan struct{}) string {
 			select {
@@ -331,8 +359,11 @@ func TestKilledVolumes(t *testing.T) {
 		})
 		t.Logf("%d: %s, at %s of a %s: %s; right after %s (it was over: %v)", i+1, k.name, moment.Round(time.Millisecond), x.name, what, took.Round(time.Millisecond), late)
 		step := x.name + ": " + k.name
-		if late {
+		switch {
+		case late:
 			step += ", when it was over"
+		case strings.HasPrefix(what, "nothing"):
+			step += ", when none was left"
 		}
 		seen.Add(faults.Outcome{Killed: true, Step: step})
 	}
