@@ -372,5 +372,23 @@ func TestKilledVolumes(t *testing.T) {
 		w.run(t, &tasks[1], "last-restore", nil)
 	}
 	t.Logf("what was killed (seed %d):\n%s", seed, seen)
+	w.abandon(t)
 	w.store.maintained(t)
+}
+
+// abandon cancels a backup whose server was killed while a mover copied: no other attempt comes, and nothing of the mover stays all the same.
+func (w *killWorld) abandon(t *testing.T) {
+	t.Helper()
+	w.calm(t)
+	w.change(t, "abandoned")
+	w.kedge(t, "backup", "create", "abandoned", "--include-namespaces", "shop", "--volumes", "copy")
+	w.until(t, "a mover of it runs", func(ctx context.Context) (bool, string) { return len(processes(w.movers(ctx))) > 0, "none does" })
+	never := make(chan struct{})
+	t.Logf("%s, and cancelled the backup", w.killOne(never, w.leader))
+	w.kedge(t, "backup", "cancel", "abandoned")
+	w.until(t, "it is cancelled", func(ctx context.Context) (bool, string) {
+		out, err := w.command(ctx, "backup", "get", "abandoned").CombinedOutput()
+		return err == nil && strings.Contains(string(out), "Cancelled"), string(out)
+	})
+	w.leftovers(t)
 }
