@@ -13,10 +13,11 @@ import (
 	"kedge.dev/kedge/internal/kube"
 	"kedge.dev/kedge/internal/rawjson"
 	"kedge.dev/kedge/plugins/hooks"
+	"kedge.dev/kedge/volume/mover"
 )
 
-// Thaw runs the post hooks of pods in which an attempt at the backup had run pre hooks when it was cut off, for a backup that is not begun again. The
-// error names those that failed, and is a *volumes.FrozenError then.
+// Thaw undoes what an attempt at the backup has left that was cut off, for a backup that is not begun again: it runs the post hooks of pods in which pre
+// hooks had run, and removes the Jobs of movers. The error names the pods whose hooks failed, and is a *volumes.FrozenError then.
 func (e *Engine) Thaw(ctx context.Context, req Request) error {
 	p, err := e.prepare(req)
 	if err != nil {
@@ -38,7 +39,11 @@ func (e *Engine) Thaw(ctx context.Context, req Request) error {
 	if err != nil {
 		return fmt.Errorf("undo what hooks of %s did: %w", req.Name, err)
 	}
-	return result.Frozen()
+	// The next attempt would have done this first.
+	if e.Mover != nil {
+		err = e.Mover.Sweep(ctx, mover.Owner{Label: mover.LabelBackup, UID: req.UID})
+	}
+	return errors.Join(result.Frozen(), err)
 }
 
 // thaw runs the post hooks of pods in which an attempt at this backup had run pre hooks when it was killed. It is done first: an application may hold still

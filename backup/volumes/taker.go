@@ -185,6 +185,11 @@ func (t *Taker) take(ctx context.Context, req Request, r *Result) error {
 	t.count = newCounter(len(todo), t.Progress)
 	t.count.done()
 	known, others := split(todo)
+	copies := t.fileCopies(req, withFiles(todo), r)
+	// Before forget: a mover of an earlier attempt holds the clone that it reads, which could not be removed before.
+	if err := copies.begin(ctx); err != nil {
+		return err
+	}
 	if len(known) > 0 {
 		t.asked = providersOf(known)
 		if err := errors.Join(t.describe(ctx, known), t.forget(ctx, req)); err != nil {
@@ -193,10 +198,6 @@ func (t *Taker) take(ctx context.Context, req Request, r *Result) error {
 		t.forgetElsewhere(ctx, req, r)
 	}
 	t.describeFolders(ctx, others, r)
-	copies := t.fileCopies(req, withFiles(todo), r)
-	if err := copies.begin(ctx); err != nil {
-		return err
-	}
 	free, err := t.freeze(ctx, req, todo, copies)
 	if err != nil {
 		return err

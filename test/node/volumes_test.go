@@ -18,6 +18,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"kedge.dev/kedge/test/testbed"
 )
 
 // shop is an application of a database with a claim of its own on a disk of the node, and of two pods that share one claim.
@@ -109,9 +111,9 @@ type shopWorld struct {
 	disk, shared string // the folders of its volumes
 }
 
-func openShop(t *testing.T) *shopWorld {
+func openShop(t *testing.T, opts ...testbed.ClusterOption) *shopWorld {
 	t.Helper()
-	w := &shopWorld{installed: install(t), disk: t.TempDir(), shared: t.TempDir()}
+	w := &shopWorld{installed: install(t, opts...), disk: t.TempDir(), shared: t.TempDir()}
 	manifests := strings.ReplaceAll(shop, " POD\n", shopPod)
 	err := w.cluster.ApplyYAML(t.Context(), strings.NewReplacer("DISK", w.disk, "SHARED", w.shared, "NODE", w.cluster.Node().Name, "IMAGE", appImage).Replace(manifests))
 	if err != nil {
@@ -122,11 +124,11 @@ func openShop(t *testing.T) *shopWorld {
 
 var shopPods = []string{"db-0", "web-0", "web-1"}
 
-// trees are what each pod of the shop sees of its data.
-func (w *shopWorld) trees(t *testing.T) map[string]map[string]string {
+// trees are what pods of the shop see of their data.
+func (w *shopWorld) trees(t *testing.T, pods ...string) map[string]map[string]string {
 	t.Helper()
 	out := map[string]map[string]string{}
-	for _, pod := range shopPods {
+	for _, pod := range pods {
 		w.ready(t, "shop", pod)
 		tree := map[string]string{}
 		if err := json.Unmarshal([]byte(w.exec(t, "shop", pod, nil, "/app", "tree", "/data")), &tree); err != nil {
@@ -191,7 +193,7 @@ func (w *shopWorld) leftovers(t *testing.T) {
 // application, and comes back equal in every respect, as the pods of the restored application see it.
 func TestVolumesOfPods(t *testing.T) {
 	w := openShop(t)
-	before := w.trees(t)
+	before := w.trees(t, shopPods...)
 	for pod, tree := range before {
 		if len(tree) < 30 {
 			t.Fatalf("%s has %d files only", pod, len(tree))
@@ -202,7 +204,7 @@ func TestVolumesOfPods(t *testing.T) {
 	w.lose(t)
 	w.kedge(t, "restore", "create", "back", "--from-backup", "good", "--include-namespaces", "shop", "--wait")
 	w.leftovers(t)
-	after := w.trees(t)
+	after := w.trees(t, shopPods...)
 	if diff := cmp.Diff(before, after); diff != "" {
 		t.Errorf("the restored data is other (-want +got):\n%s", diff)
 	}
@@ -227,7 +229,7 @@ func TestMoverIsKilled(t *testing.T) {
 	if err := file.Close(); err != nil {
 		t.Fatal(err)
 	}
-	before := w.trees(t)
+	before := w.trees(t, shopPods...)
 	backup := w.command(t.Context(), "backup", "create", "good", "--include-namespaces", "shop", "--volumes", "copy", "--wait")
 	var said strings.Builder
 	backup.Stdout, backup.Stderr = &said, &said
@@ -242,7 +244,7 @@ func TestMoverIsKilled(t *testing.T) {
 	w.leftovers(t)
 	w.lose(t)
 	w.kedge(t, "restore", "create", "back", "--from-backup", "good", "--include-namespaces", "shop", "--wait")
-	if diff := cmp.Diff(before, w.trees(t)); diff != "" {
+	if diff := cmp.Diff(before, w.trees(t, shopPods...)); diff != "" {
 		t.Errorf("the restored data is other (-want +got):\n%s", diff)
 	}
 }

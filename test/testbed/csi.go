@@ -9,9 +9,9 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -140,18 +140,10 @@ func (c *Cluster) startCSI(ctx context.Context) error {
 	if err := c.ApplyYAML(ctx, append(manifests, csiObjects)...); err != nil {
 		return fmt.Errorf("set up CSI: %w", err)
 	}
-	err = waitReady(ctx, "the CSI driver", func(ctx context.Context) error {
-		conn, err := (&net.Dialer{}).DialContext(ctx, "unix", n.file("csi.sock"))
-		if err == nil {
-			_ = conn.Close()
-		}
-		return err
-	}, n.process)
-	if err != nil {
+	if err := n.answers(ctx, "csi.sock"); err != nil {
 		return err
 	}
-	controllers, err := c.startCSIControllers()
-	if err != nil {
+	if n.controllers, err = c.startCSIControllers(); err != nil {
 		return err
 	}
 	clients, err := kubernetes.NewForConfig(c.Master())
@@ -169,7 +161,7 @@ func (c *Cluster) startCSI(ctx context.Context) error {
 			}
 		}
 		return errors.New("the kubelet has not registered it")
-	}, append(controllers, n.process)...)
+	}, append(slices.Clone(n.controllers), n.process)...)
 }
 
 func (c *Cluster) startCSIControllers() (started []*process, err error) {

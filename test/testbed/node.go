@@ -56,6 +56,8 @@ type Node struct {
 	programs machinePrograms
 	dir      string
 	process  *process
+	// controllers are those of CSI, where the node has a driver.
+	controllers []*process
 
 	mu      sync.Mutex
 	reached map[string]string // by address of this machine, that of the node
@@ -105,14 +107,7 @@ func (c *Cluster) startNode(ctx context.Context, programs machinePrograms) error
 		return err
 	}
 	c.node = n
-	err = waitReady(ctx, "containerd", func(ctx context.Context) error {
-		conn, err := (&net.Dialer{}).DialContext(ctx, "unix", n.file("containerd.sock"))
-		if err == nil {
-			_ = conn.Close()
-		}
-		return err
-	}, n.process)
-	if err != nil {
+	if err := n.answers(ctx, "containerd.sock"); err != nil {
 		return err
 	}
 	sandbox := Image{Name: sandboxImage, Files: map[string]string{"/node": programs.node}, Entrypoint: []string{"/node", "pause"}}
