@@ -392,3 +392,22 @@ func (w *killWorld) abandon(t *testing.T) {
 	})
 	w.leftovers(t)
 }
+
+// TestServerKilledBesideMover kills the leading server while a mover reads the clone of a CSI volume: the next attempt has to remove the mover first.
+func TestServerKilledBesideMover(t *testing.T) {
+	w := openKillWorld(t, killSeed)
+	took, what := w.run(t, &tasks[0], "beside", func(over <-chan struct{}) string {
+		for len(processes(w.movers(t.Context()))) == 0 {
+			select {
+			case <-over:
+				return "no mover ran"
+			case <-time.After(20 * time.Millisecond):
+			}
+		}
+		return w.killOne(over, w.leader)
+	})
+	if !strings.HasPrefix(what, "killed") {
+		t.Errorf("%s", what)
+	}
+	t.Logf("%s; right after %s", what, took.Round(time.Millisecond))
+}

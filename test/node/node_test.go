@@ -3,6 +3,7 @@
 package node_test
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"strings"
@@ -66,5 +67,46 @@ spec:
 	}
 	if strings.Contains(string(mounts), string(pod.UID)) {
 		t.Errorf("mounts of the pod are seen on the machine:\n%s", mounts)
+	}
+}
+
+// TestNodeRestarts: a pod runs again on a node that has lost its power, and finds what it had written.
+func TestNodeRestarts(t *testing.T) {
+	w := newWorld(t)
+	err := w.cluster.ApplyYAML(t.Context(), strings.NewReplacer("FOLDER", t.TempDir(), "IMAGE", appImage).Replace(`
+apiVersion: v1
+kind: Pod
+metadata: {name: guest, namespace: default}
+spec:
+  terminationGracePeriodSeconds: 2
+  containers:
+  - name: app
+    image: IMAGE
+    imagePullPolicy: Never
+    args: [hold, /data, made]
+    env: [{name: NAME, value: made}]
+    readinessProbe: {exec: {command: [/app, filled, /data]}, periodSeconds: 1}
+    volumeMounts: [{name: data, mountPath: /data}]
+  volumes: [{name: data, hostPath: {path: FOLDER, type: Directory}}]
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.ready(t, "default", "guest")
+	for restarts := range int32(2) {
+		if err := w.cluster.Node().Restart(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		w.until(t, "the pod runs again", func(ctx context.Context) (bool, string) {
+			pod, err := w.clients.CoreV1().Pods("default").Get(ctx, "guest", metav1.GetOptions{})
+			if err != nil {
+				return false, err.Error()
+			}
+			return podReady(pod) && pod.Status.ContainerStatuses[0].RestartCount > restarts, state(pod)
+		})
+	}
+	log, err := w.clients.CoreV1().Pods("default").GetLogs("guest", &corev1.PodLogOptions{}).DoRaw(t.Context())
+	if err != nil || !strings.Contains(string(log), "found /data/made") {
+		t.Errorf("its log is %q, %v", log, err)
 	}
 }

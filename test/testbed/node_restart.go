@@ -19,6 +19,9 @@ import (
 func (n *Node) Restart(ctx context.Context) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if err := n.process.release(); err != nil { // or its watcher would begin to remove the disk
+		return err
+	}
 	n.end()
 	<-n.process.done
 	n.cluster.forget(n.process)

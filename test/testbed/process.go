@@ -20,10 +20,10 @@ import (
 // guard is a shell script that becomes the server named by its arguments, and leaves a watcher beside it. The watcher reads from a
 // pipe whose other end only the process that started the server holds, so that it wakes when that process ends in whatever
 // way, SIGKILL included; it then kills the server and removes the server's folder, again for two seconds, since what the server had started may
-// write a last time before it ends too. (The parent death signal of prctl(2) would do
+// write a last time before it ends too. The word "keep" sends it away before that. (The parent death signal of prctl(2) would do
 // on Linux alone, and it fires when a thread ends.)
 const guard = `exec 3<&0
-(read -r _; kill -9 $$; for _ in 1 2 3 4 5 6 7 8 9 10; do rm -rf "$KEDGE_TESTBED_DIR"; rmdir "$(dirname "$KEDGE_TESTBED_DIR")"; sleep 0.2; done) <&3 >/dev/null 2>&1 &
+(read -r word; [ "$word" = keep ] && exit; kill -9 $$; for _ in 1 2 3 4 5 6 7 8 9 10; do rm -rf "$KEDGE_TESTBED_DIR"; rmdir "$(dirname "$KEDGE_TESTBED_DIR")"; sleep 0.2; done) <&3 >/dev/null 2>&1 &
 exec "$@" </dev/null 3<&-`
 
 // process is a server that runs.
@@ -31,7 +31,7 @@ type process struct {
 	name  string
 	dir   string // its own, removed with it
 	cmd   *exec.Cmd
-	leash io.Closer // closing it ends the server
+	leash io.WriteCloser // closing it ends the server
 	done  chan struct{}
 	err   error // why it ended; valid once done is closed
 }
@@ -89,6 +89,14 @@ func (p *process) stop() {
 	<-p.done
 	_ = p.leash.Close()
 	_ = os.RemoveAll(p.dir)
+}
+
+// release sends the watcher away: the server can end, and its folder stays.
+func (p *process) release() error {
+	if _, err := io.WriteString(p.leash, "keep\n"); err != nil {
+		return fmt.Errorf("keep the folder of %s: %w", p.name, err)
+	}
+	return nil
 }
 
 // errEnded is the cause where a server ended without an error.
