@@ -147,7 +147,7 @@ func TestForgedSnapshot(t *testing.T) {
 	req := &plugins.SnapshotRequest{Token: "backup", Handles: []string{"d/mine"}}
 	name := nameOf(req.Token, "d/mine")
 	w.apply(t, `{apiVersion: v1, kind: Namespace, metadata: {name: tenant2}}`,
-		`{apiVersion: snapshot.storage.k8s.io/v1, kind: VolumeSnapshotContent, metadata: {name: elses}, spec: {driver: d, deletionPolicy: Retain, source: {volumeHandle: mine}, volumeSnapshotRef: {namespace: other, name: other, uid: other}}, status: {snapshotHandle: theirs}}`,
+		fmt.Sprintf(`{apiVersion: snapshot.storage.k8s.io/v1, kind: VolumeSnapshotContent, metadata: {name: elses}, spec: {driver: d, deletionPolicy: Retain, source: {volumeHandle: mine}, volumeSnapshotRef: {namespace: tenant2, name: %s, uid: other}}, status: {snapshotHandle: theirs}}`, name),
 		fmt.Sprintf(`{apiVersion: snapshot.storage.k8s.io/v1, kind: VolumeSnapshot, metadata: {namespace: tenant2, name: %s, %s}, spec: {source: {persistentVolumeClaimName: app}}, status: {boundVolumeSnapshotContentName: elses}}`, name, fmt.Sprintf(forged, RoleSnapshot, digest(req.Token))),
 	)
 	if made, err := w.moment(t.Context(), req, pv, name); !errors.Is(err, plugins.ErrConfig) {
