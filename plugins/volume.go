@@ -130,7 +130,8 @@ type VolumeSnapshotter interface {
 	Snapshot(ctx context.Context, req SnapshotRequest) ([]Snapshot, error)
 	// FindSnapshots gives the snapshots that have all of the tags; at least one tag is needed.
 	FindSnapshots(ctx context.Context, tags map[string]string) ([]Snapshot, error)
-	// DescribeSnapshots tells the state of snapshots by id; those that do not exist are left out.
+	// DescribeSnapshots tells the state of snapshots by id; those that do not exist are left out. With an error those are there that something can be
+	// said of.
 	DescribeSnapshots(ctx context.Context, ids []string) (map[string]Snapshot, error)
 	// DeleteSnapshot removes a snapshot. Removing what is not there succeeds.
 	DeleteSnapshot(ctx context.Context, id string) error

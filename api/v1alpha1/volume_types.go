@@ -77,6 +77,14 @@ func (s *VolumeSelection) Snapshots() bool {
 	return s.Method.Snapshots() || slices.ContainsFunc(s.Policies, func(p VolumePolicy) bool { return p.Method.Snapshots() })
 }
 
+// Copies says whether it asks for copies, of whatever claims. Nil asks for none.
+func (s *VolumeSelection) Copies() bool {
+	if s == nil {
+		return false
+	}
+	return s.Method.Copies() || slices.ContainsFunc(s.Policies, func(p VolumePolicy) bool { return p.Method.Copies() })
+}
+
 // VolumePolicy chooses the method of the claims that match all of its fields; a policy without any matches every claim.
 type VolumePolicy struct {
 	// Namespaces are names or globs.

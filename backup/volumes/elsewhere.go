@@ -141,7 +141,7 @@ func placesOf(req Request) (places []plugins.Place) {
 func (t *Taker) forgetElsewhere(ctx context.Context, req Request, r *Result) {
 	for _, place := range placesOf(req) {
 		there, err := Elsewhere(t.Providers, []plugins.Place{place})
-		err = errors.Join(err, removeEarlier(ctx, there, req))
+		err = errors.Join(err, removeEarlier(ctx, there, req, removeIf))
 		if err != nil && ctx.Err() == nil {
 			r.note("whether an earlier attempt has left copies of snapshots in %s is not known: %v", place, err)
 		}

@@ -21,6 +21,41 @@ func Remove(ctx context.Context, providers []plugins.VolumeProvider, tags map[st
 	return removeIf(ctx, providers, tags, func(*made) bool { return true })
 }
 
+// soon bounds what removeSoon may take, however many objects are stuck.
+const soon = 5 * time.Minute
+
+// byCluster tells providers whose snapshots are objects of a cluster from others. There any driver whose controller is down, and anybody with a finalizer
+// in a namespace, can hold up a removal, which must not cost the backup: what is left has its tags, no row names it, and the sweep of orphans finds it.
+func byCluster(providers []plugins.VolumeProvider) (others, clusters []plugins.VolumeProvider) {
+	for _, p := range providers {
+		if _, ok := p.(plugins.VolumeReleaser); ok {
+			clusters = append(clusters, p)
+		} else {
+			others = append(others, p)
+		}
+	}
+	return others, clusters
+}
+
+// removeSoon is removeIf, for as long as a backup can spare.
+func removeSoon(ctx context.Context, providers []plugins.VolumeProvider, tags map[string]string, doomed func(*made) bool) error {
+	if len(providers) == 0 {
+		return context.Cause(ctx)
+	}
+	ctx, cancel := context.WithTimeout(ctx, soon)
+	defer cancel()
+	return removeIf(ctx, providers, tags, doomed)
+}
+
+type remover func(ctx context.Context, providers []plugins.VolumeProvider, tags map[string]string, doomed func(*made) bool) error
+
+// removeEarlier removes what attempts before this one left.
+func removeEarlier(ctx context.Context, providers []plugins.VolumeProvider, req Request, remove remover) error {
+	return remove(ctx, providers, map[string]string{TagUID: req.UID, TagLocation: req.LocationID}, func(m *made) bool {
+		return m.tags[TagAttempt] != req.Attempt && m.at.Before(req.Began)
+	})
+}
+
 func removeIf(ctx context.Context, providers []plugins.VolumeProvider, tags map[string]string, doomed func(*made) bool) error {
 	var errs []error
 	for _, p := range providers {

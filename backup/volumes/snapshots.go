@@ -138,23 +138,22 @@ func (t *Taker) wait(ctx context.Context, req Request, todo []*taking) error {
 			if blind[p]++; err == nil {
 				blind[p] = 0
 			}
-			if err != nil && blind[p] < maxBlindLooks && !errors.Is(err, plugins.ErrAccess) && !errors.Is(err, plugins.ErrConfig) {
-				continue
-			}
-			update(p, states, err, todo)
+			again := err != nil && blind[p] < maxBlindLooks && !errors.Is(err, plugins.ErrAccess) && !errors.Is(err, plugins.ErrConfig)
+			update(p, states, err, again, todo)
 		}
 	}
 }
 
-// update notes the state of a provider's snapshots, or why it cannot be had.
-func update(p plugins.VolumeSnapshotter, states map[string]plugins.Snapshot, err error, todo []*taking) {
+// update notes the state of a provider's snapshots, or why it cannot be had of those that are missing; again says that these are asked for again.
+func update(p plugins.VolumeSnapshotter, states map[string]plugins.Snapshot, err error, again bool, todo []*taking) {
 	for _, v := range todo {
 		if v.err != nil || v.provider != plugins.VolumeProvider(p) || v.snapshot.State == plugins.SnapshotCompleted {
 			continue
 		}
 		s, ok := states[v.snapshot.ID]
 		switch {
-		case err != nil:
+		case !ok && again:
+		case !ok && err != nil:
 			v.fail(ReasonSnapshotFailed, err)
 		case !ok && v.missed < maxMissed:
 			v.missed++

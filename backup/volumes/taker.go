@@ -192,7 +192,7 @@ func (t *Taker) take(ctx context.Context, req Request, r *Result) error {
 	}
 	if len(known) > 0 {
 		t.asked = providersOf(known)
-		if err := errors.Join(t.describe(ctx, known), t.forget(ctx, req)); err != nil {
+		if err := errors.Join(t.describe(ctx, known), t.forget(ctx, req, r)); err != nil {
 			return err
 		}
 		t.forgetElsewhere(ctx, req, r)
@@ -257,7 +257,7 @@ func (t *Taker) finishKnown(ctx context.Context, req Request, known []*taking, f
 // tidy removes the snapshots of this attempt that no row names: of a group that failed in part, of a volume that could not be copied, and those
 // whose files are copied. unused says that there are some elsewhere.
 func (t *Taker) tidy(ctx context.Context, req Request, todo []*taking, unused bool, r *Result) error {
-	used, needless, failed := map[string]bool{}, unused, unused
+	used, needless, failed := map[string]bool{}, unused, false
 	for _, v := range todo {
 		keeps := v.err == nil && (v.storage == "" || v.method.Snapshots())
 		needless, failed = needless || !keeps, failed || v.err != nil
@@ -275,15 +275,20 @@ func (t *Taker) tidy(ctx context.Context, req Request, todo []*taking, unused bo
 		// One that cannot be asked refused a copy, most likely, so there is nothing; what is there is an orphan as long as the backup is not deleted.
 		_ = removeIf(ctx, there, tags, doomed)
 	}
-	err := removeIf(ctx, t.asked, tags, doomed)
-	switch {
-	case err == nil || ctx.Err() != nil:
-		return context.Cause(ctx)
-	case failed:
+	others, clusters := byCluster(t.asked)
+	if err := removeIf(ctx, others, tags, doomed); err != nil && failed && ctx.Err() == nil {
 		return fmt.Errorf("remove snapshots that came to nothing: %w", err)
+	} else if err != nil && ctx.Err() == nil {
+		notRemoved(req, r, err)
 	}
-	r.note("snapshots, and clones of them, that files were copied from could not all be removed (they have the tag %s=%s): %v", TagAttempt, req.Attempt, err)
-	return nil
+	if err := removeSoon(ctx, clusters, tags, doomed); err != nil && ctx.Err() == nil {
+		notRemoved(req, r, err)
+	}
+	return context.Cause(ctx)
+}
+
+func notRemoved(req Request, r *Result, err error) {
+	r.note("snapshots that this backup does not keep, and clones of them, could not all be removed yet (they have the tag %s=%s): %v", TagAttempt, req.Attempt, err)
 }
 
 func (v *taking) fail(reason string, err error) {
@@ -442,15 +447,13 @@ func (t *Taker) describe(ctx context.Context, todo []*taking) error {
 }
 
 // forget removes what earlier attempts of this backup left: their objects are of another moment.
-func (t *Taker) forget(ctx context.Context, req Request) error {
-	if err := removeEarlier(ctx, t.asked, req); err != nil {
+func (t *Taker) forget(ctx context.Context, req Request, r *Result) error {
+	others, clusters := byCluster(t.asked)
+	if err := removeEarlier(ctx, others, req, removeIf); err != nil {
 		return fmt.Errorf("remove the snapshots of an earlier attempt: %w", err)
 	}
-	return nil
-}
-
-func removeEarlier(ctx context.Context, providers []plugins.VolumeProvider, req Request) error {
-	return removeIf(ctx, providers, map[string]string{TagUID: req.UID, TagLocation: req.LocationID}, func(m *made) bool {
-		return m.tags[TagAttempt] != req.Attempt && m.at.Before(req.Began)
-	})
+	if err := removeEarlier(ctx, clusters, req, removeSoon); err != nil && ctx.Err() == nil {
+		r.note("snapshots that an earlier attempt left could not all be removed (they have the tag %s=%s): %v", TagUID, req.UID, err)
+	}
+	return context.Cause(ctx)
 }

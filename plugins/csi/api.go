@@ -6,9 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"kedge.dev/kedge/internal/kube"
 )
@@ -100,7 +103,8 @@ func (p *Provider) get(ctx context.Context, path string, into any) error {
 	return nil
 }
 
-// create makes an object. One of that name that is there already is left as it is: names are made of tokens, so it is what was asked for.
+// create makes an object. One of that name that is there already is left as it is: names are made of tokens, so it is
+// what was asked for, or one that somebody put there, which whoever waits for it has to see.
 func (p *Provider) create(ctx context.Context, res kube.Resource, namespace string, object any) error {
 	body, err := json.Marshal(object)
 	if err != nil {
@@ -143,13 +147,48 @@ func (p *Provider) gone(ctx context.Context, path string, limit time.Duration) e
 	if err := p.remove(ctx, path); err != nil {
 		return err
 	}
+	return p.wentAway(ctx, path, "", limit)
+}
+
+// goneOf is gone for an object of a namespace, where another one may have the name by now: that is left alone.
+func (p *Provider) goneOf(ctx context.Context, path string, uid types.UID, limit time.Duration) error {
+	body, err := json.Marshal(metav1.DeleteOptions{
+		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "DeleteOptions"}, Preconditions: &metav1.Preconditions{UID: &uid},
+	})
+	if err != nil {
+		return fmt.Errorf("encode the deletion of %s: %w", path, err)
+	}
+	_, err = p.kube.Do(ctx, kube.Request{Method: http.MethodDelete, Path: path, Body: body, Idempotent: true})
+	if kube.Code(err) != http.StatusConflict && unlessGone(err) != nil {
+		return err
+	}
+	return p.wentAway(ctx, path, uid, limit)
+}
+
+// wentAway waits until an object is not there, or another one is in its place. One of a namespace that is held only by finalizers of others is as
+// good as gone: whoever works in that namespace can put one there, and could keep a backup from its end.
+func (p *Provider) wentAway(ctx context.Context, path string, uid types.UID, limit time.Duration) error {
 	return p.until(ctx, limit, func(ctx context.Context) (bool, string, error) {
-		_, err := p.kube.Do(ctx, kube.Request{Path: path})
-		if kube.Code(err) == http.StatusNotFound {
+		var o struct {
+			Metadata metav1.ObjectMeta `json:"metadata"`
+		}
+		err := p.get(ctx, path, &o)
+		switch m := &o.Metadata; {
+		case kube.Code(err) == http.StatusNotFound, err == nil && uid != "" && m.UID != uid:
+			return true, "", nil
+		case err != nil:
+			return false, "", err
+		case m.Namespace != "" && m.DeletionTimestamp != nil && !slices.ContainsFunc(m.Finalizers, ofKubernetes):
 			return true, "", nil
 		}
-		return false, path + " is still there, though it was deleted", err
+		return false, path + " is still there, though it was deleted", nil
 	})
+}
+
+// ofKubernetes says of a finalizer that it is one of Kubernetes or of its snapshot controller.
+func ofKubernetes(finalizer string) bool {
+	domain, _, _ := strings.Cut(finalizer, "/")
+	return domain == "kubernetes.io" || strings.HasSuffix(domain, ".kubernetes.io")
 }
 
 func unlessGone(err error) error {

@@ -76,6 +76,12 @@ const (
 	goneTime = 20 * time.Second
 	// failTime is how long it may complain of the making of one, until that is given up.
 	failTime = time.Minute
+	// brokenTime is how long it may complain of a snapshot whose moment is fixed, until that is taken for failed.
+	brokenTime = 30 * time.Minute
+	// stuckTime is how long nothing may change about such a snapshot: a driver that copies bytes says nothing until it is done.
+	stuckTime = 24 * time.Hour
+	// tidyTime is how long the removal of something is waited for that need not be gone.
+	tidyTime = 15 * time.Second
 	// fillTime is how long it may take to make a volume of a snapshot, which may be a copy of all bytes.
 	fillTime = 2 * time.Hour
 )
@@ -99,8 +105,9 @@ type Provider struct {
 	ambiguous map[string]string
 	broken    error // why the classes could not be read
 
-	mu   sync.Mutex
-	seen map[string]*corev1.PersistentVolume // by handle, those that were asked for
+	mu    sync.Mutex
+	seen  map[string]*corev1.PersistentVolume // by handle, those that were asked for
+	waits map[string]*watched                 // by content, snapshots that are not ready
 }
 
 var _ plugins.VolumeSnapshotter = (*Provider)(nil)
@@ -114,7 +121,10 @@ func New(ctx context.Context, client *kube.Client, opts Options) *Provider {
 	if opts.Now == nil {
 		opts.Now = time.Now //nolint:forbidigo // the default of a field
 	}
-	p := &Provider{kube: client, opts: opts, class: map[string]snapshotClass{}, ambiguous: map[string]string{}, seen: map[string]*corev1.PersistentVolume{}}
+	p := &Provider{
+		kube: client, opts: opts, class: map[string]snapshotClass{}, ambiguous: map[string]string{}, seen: map[string]*corev1.PersistentVolume{},
+		waits: map[string]*watched{},
+	}
 	all, err := list[snapshotClass](ctx, p, classes, "")
 	p.broken = p.fail(ctx, "list VolumeSnapshotClasses", "", err)
 	byDriver := map[string][]*snapshotClass{}
@@ -274,10 +284,12 @@ func rebindError(pv *corev1.PersistentVolume, detail string) error {
 	return &plugins.VolumeError{Op: "rebind", Provider: Name, Object: "PersistentVolume " + pv.Name, Err: configured("", "%s", detail)}
 }
 
+const namePrefix = "kedge-"
+
 // nameOf is the name of the objects of one token and what it is used for: always the same.
 func nameOf(token, what string) string {
 	sum := sha256.Sum256([]byte(token + "\n" + what))
-	return "kedge-" + hex.EncodeToString(sum[:12])
+	return namePrefix + hex.EncodeToString(sum[:12])
 }
 
 func digest(words ...string) string {

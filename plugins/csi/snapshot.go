@@ -82,25 +82,16 @@ func (p *Provider) Snapshot(ctx context.Context, req plugins.SnapshotRequest) ([
 	return out, nil
 }
 
-// refuseOther refuses a token that was used for other volumes.
+// refuseOther refuses a token that was used for other volumes, by what is kept of it: a VolumeSnapshot may be anybody's.
 func (p *Provider) refuseOther(ctx context.Context, req plugins.SnapshotRequest) error {
 	label := LabelRole + "=" + RoleSnapshot + "," + labelToken + "=" + digest(req.Token)
 	some, err := list[content](ctx, p, contents, label)
 	if err != nil {
 		return err
 	}
-	asked, err := list[snapshot](ctx, p, snapshots, label)
-	if err != nil {
-		return err
-	}
 	want := handlesDigest(req.Handles)
 	for _, c := range some {
 		if c.Metadata.Annotations[annotationAsked] != want {
-			return configured("", "the token was used for other volumes")
-		}
-	}
-	for _, s := range asked {
-		if s.Metadata.Annotations[annotationAsked] != want {
 			return configured("", "the token was used for other volumes")
 		}
 	}
@@ -154,7 +145,7 @@ func (p *Provider) keep(ctx context.Context, req *plugins.SnapshotRequest, handl
 	} else if unlessGone(err) != nil {
 		return nil, err
 	}
-	made, err := p.moment(ctx, namespace, name)
+	made, err := p.moment(ctx, req, pv, name)
 	if err != nil {
 		return nil, err
 	}
@@ -185,7 +176,7 @@ func (p *Provider) keep(ctx context.Context, req *plugins.SnapshotRequest, handl
 // retainMade has the driver's snapshot outlive the VolumeSnapshot that it was made by. Until then it goes with that, and the kept content is
 // there first: so nothing is left that nobody knows of, whenever this process ends.
 func (p *Provider) retainMade(ctx context.Context, c *content) error {
-	_, made, _ := strings.Cut(c.Metadata.Annotations[annotationMade], "/")
+	_, made := c.made()
 	if made == "" {
 		return nil
 	}
@@ -203,14 +194,17 @@ func pinned(m metav1.ObjectMeta, driver, class, mode, handle, namespace string) 
 	}
 }
 
-// moment waits until a VolumeSnapshot has a content whose snapshot exists with the driver.
-func (p *Provider) moment(ctx context.Context, namespace, name string) (*content, error) {
-	made := &content{}
+// moment waits until a VolumeSnapshot has a content whose snapshot exists with the driver, of the volume that was asked for.
+func (p *Provider) moment(ctx context.Context, req *plugins.SnapshotRequest, pv *corev1.PersistentVolume, name string) (*content, error) {
+	made, namespace := &content{}, pv.Spec.ClaimRef.Namespace
 	complains := p.complaint(failTime)
 	err := p.until(ctx, momentTime, func(ctx context.Context) (bool, string, error) {
 		var s snapshot
 		if err := p.get(ctx, snapshots.Path(namespace, name), &s); err != nil {
 			return false, "", err
+		}
+		if !isPending(&s) || !hasToken(&s.Metadata, RoleSnapshot, req.Token) || s.Spec.Source.Claim != pv.Spec.ClaimRef.Name {
+			return false, "", foreign("VolumeSnapshot %s/%s is not as Kedge makes it", namespace, name)
 		}
 		said := "VolumeSnapshot " + namespace + "/" + name + ": " + s.Status.Error.String()
 		if complains(s.Status.Error) {
@@ -223,25 +217,12 @@ func (p *Provider) moment(ctx context.Context, namespace, name string) (*content
 		if err := p.get(ctx, contents.Path("", s.Status.Content), made); err != nil {
 			return false, "", err
 		}
+		if !made.isOf(&s) || made.Spec.Driver != pv.Spec.CSI.Driver || made.Spec.Source.Volume != pv.Spec.CSI.VolumeHandle {
+			return false, "", foreign("VolumeSnapshotContent %s of VolumeSnapshot %s/%s is not of the volume of claim %s", s.Status.Content, namespace, name, s.Spec.Source.Claim)
+		}
 		return made.Status.Handle != "", said, nil
 	})
 	return made, err
-}
-
-// complaint gives what says whether a driver has complained of something, each time that it was looked at, for so long.
-func (p *Provider) complaint(limit time.Duration) func(*snapshotError) bool {
-	var since time.Time
-	return func(e *snapshotError) bool {
-		switch now := p.opts.Now(); {
-		case e.String() == "":
-			since = time.Time{}
-		case since.IsZero():
-			since = now
-		default:
-			return now.Sub(since) > limit
-		}
-		return false
-	}
 }
 
 func (c *content) id() string { return c.Spec.Driver + "/" + c.Spec.Source.Snapshot }
@@ -268,7 +249,7 @@ func (p *Provider) FindSnapshots(ctx context.Context, tags map[string]string) ([
 	if err != nil {
 		return nil, p.fail(ctx, op, "", err)
 	}
-	asked, err := list[snapshot](ctx, p, snapshots, LabelRole)
+	asked, err := list[snapshot](ctx, p, snapshots, LabelRole+"="+RoleSnapshot)
 	if err != nil {
 		return nil, p.fail(ctx, op, "", err)
 	}
@@ -281,8 +262,8 @@ func (p *Provider) FindSnapshots(ctx context.Context, tags map[string]string) ([
 		}
 		s := c.snapshot(plugins.SnapshotPending)
 		if c.Metadata.Labels[LabelRole] == RoleHelper {
-			namespace, _ := c.Spec.Ref["namespace"].(string)
-			s.ID = idHelper + namespace + "/" + c.Metadata.Name
+			s.ID = idHelper + c.ref("namespace") + "/" + c.Metadata.Name
+			s.Started = c.Metadata.CreationTimestamp.Time // the driver's snapshot is older, and not what is there for a while only
 		}
 		if c.Status.Ready {
 			s.State = plugins.SnapshotCompleted
@@ -290,133 +271,15 @@ func (p *Provider) FindSnapshots(ctx context.Context, tags map[string]string) ([
 		out = append(out, s)
 	}
 	for _, s := range asked {
-		if known[s.Metadata.Name] || !has(tagsOf(&s.Metadata), tags) {
+		if known[s.Metadata.Name] || !isPending(s) || !has(tagsOf(&s.Metadata), tags) {
 			continue
 		}
-		prefix := idPending
-		if s.Metadata.Labels[LabelRole] == RoleHelper {
-			prefix = idHelper
-		}
 		out = append(out, plugins.Snapshot{
-			ID: prefix + s.Metadata.Namespace + "/" + s.Metadata.Name, Handle: s.Metadata.Annotations[annotationVolume], State: plugins.SnapshotPending,
+			ID: idPending + s.Metadata.Namespace + "/" + s.Metadata.Name, Handle: s.Metadata.Annotations[annotationVolume], State: plugins.SnapshotPending,
 			Started: s.Metadata.CreationTimestamp.Time, Progress: -1, Tags: tagsOf(&s.Metadata),
 		})
 	}
 	return out, nil
-}
-
-// DescribeSnapshots tells the state of snapshots. Once one is completed, the objects that it was made by are removed. One that this cluster has no
-// content of is asked of its driver: another cluster with the same storage may have made it.
-func (p *Provider) DescribeSnapshots(ctx context.Context, ids []string) (map[string]plugins.Snapshot, error) {
-	const op = "describe snapshots"
-	kept, err := list[content](ctx, p, contents, LabelRole+"="+RoleSnapshot)
-	if err != nil {
-		return nil, p.fail(ctx, op, "", err)
-	}
-	byID := map[string]*content{}
-	for _, c := range kept {
-		byID[c.id()] = c
-	}
-	out := map[string]plugins.Snapshot{}
-	for _, id := range ids {
-		if c := byID[id]; c != nil {
-			state, message, err := p.settle(ctx, c)
-			if err != nil {
-				return nil, p.fail(ctx, op, id, err)
-			}
-			s := c.snapshot(state)
-			s.Message = message
-			out[id] = s
-			continue
-		}
-		s, there, err := p.probe(ctx, id)
-		if err != nil {
-			return nil, p.fail(ctx, op, id, err)
-		}
-		if there {
-			out[id] = s
-		}
-	}
-	return out, nil
-}
-
-// settle tells how far a kept snapshot is; when it is ready, what it was made by goes.
-func (p *Provider) settle(ctx context.Context, c *content) (plugins.SnapshotState, string, error) {
-	namespace, made, _ := strings.Cut(c.Metadata.Annotations[annotationMade], "/")
-	if made == "" {
-		return readiness(c.Status.Ready, c.Status.Error)
-	}
-	var s snapshot
-	err := p.get(ctx, snapshots.Path(namespace, c.Metadata.Name), &s)
-	switch {
-	case unlessGone(err) != nil:
-		return "", "", err
-	case err != nil: // gone with its namespace, or by this process before it was killed
-		if !c.Status.Ready {
-			return readiness(false, c.Status.Error)
-		}
-	case !s.Status.Ready:
-		return readiness(false, s.Status.Error)
-	}
-	if err := p.dropMade(ctx, c); err != nil {
-		return "", "", err
-	}
-	err = p.patch(ctx, contents.Path("", c.Metadata.Name), map[string]any{"metadata": map[string]any{"annotations": map[string]any{annotationMade: nil}}})
-	return plugins.SnapshotCompleted, "", err
-}
-
-func readiness(ready bool, failed *snapshotError) (plugins.SnapshotState, string, error) {
-	if ready {
-		return plugins.SnapshotCompleted, "", nil
-	}
-	return plugins.SnapshotPending, failed.String(), nil // its controllers try again
-}
-
-// dropMade removes the VolumeSnapshot of a kept snapshot, and the content that it was bound to, whose policy is Retain.
-func (p *Provider) dropMade(ctx context.Context, c *content) error {
-	namespace, made, _ := strings.Cut(c.Metadata.Annotations[annotationMade], "/")
-	if made == "" {
-		return nil
-	}
-	if err := p.retainMade(ctx, c); err != nil {
-		return err
-	}
-	if err := p.gone(ctx, snapshots.Path(namespace, c.Metadata.Name), readyTime); err != nil {
-		return err
-	}
-	return p.gone(ctx, contents.Path("", made), readyTime)
-}
-
-// probe asks the driver for a snapshot by a content that is there for that alone.
-func (p *Provider) probe(ctx context.Context, id string) (out plugins.Snapshot, there bool, err error) {
-	driver, handle, ok := strings.Cut(id, "/")
-	class, known := p.class[driver]
-	if !ok || !known {
-		return out, false, nil
-	}
-	m, err := meta(nameOf(id, "probe"), "", "probe", id, nil)
-	if err != nil {
-		return out, false, err
-	}
-	path := contents.Path("", m.Name)
-	if err := p.create(ctx, contents, "", pinned(m, driver, class.Metadata.Name, "", handle, keptNamespace)); err != nil {
-		return out, false, err
-	}
-	defer func() {
-		if rerr := p.remove(context.WithoutCancel(ctx), path); err == nil {
-			err = rerr
-		}
-	}()
-	err = p.until(ctx, readyTime, func(ctx context.Context) (bool, string, error) {
-		var c content
-		if err := p.get(ctx, path, &c); err != nil {
-			return false, "", err
-		}
-		there = c.Status.Ready
-		out = c.snapshot(plugins.SnapshotCompleted)
-		return c.Status.Ready || c.Status.Error != nil, "content " + m.Name + " says nothing of snapshot " + handle, nil
-	})
-	return out, there, err
 }
 
 // DeleteSnapshot has the driver remove a snapshot, by its kept content.
@@ -431,7 +294,7 @@ func (p *Provider) deleteSnapshot(ctx context.Context, id string) error {
 	}
 	if rest, ok := strings.CutPrefix(id, idHelper); ok {
 		namespace, name, _ := strings.Cut(rest, "/")
-		return p.dropSource(ctx, namespace, name)
+		return p.dropSource(ctx, namespace, name, "")
 	}
 	kept, err := list[content](ctx, p, contents, LabelRole+"="+RoleSnapshot)
 	if err != nil {
@@ -441,7 +304,7 @@ func (p *Provider) deleteSnapshot(ctx context.Context, id string) error {
 		if c.id() != id {
 			continue
 		}
-		if err := p.dropMade(ctx, c); err != nil {
+		if err := p.dropMade(ctx, c, readyTime); err != nil {
 			return err
 		}
 		if err := p.destroy(ctx, c.Metadata.Name); err != nil {
@@ -471,20 +334,31 @@ func (p *Provider) destroy(ctx context.Context, name string) error {
 	return p.gone(ctx, path, readyTime)
 }
 
-// deletePending deletes a VolumeSnapshot whose content is not kept, and the driver's snapshot with it.
+// deletePending deletes a VolumeSnapshot whose content is not kept, and the driver's snapshot with it, where the content was made for it.
 func (p *Provider) deletePending(ctx context.Context, namespace, name string) error {
 	var s snapshot
-	if err := p.get(ctx, snapshots.Path(namespace, name), &s); err != nil {
+	path := snapshots.Path(namespace, name)
+	if err := p.get(ctx, path, &s); err != nil {
 		return unlessGone(err)
 	}
-	if s.Status.Content != "" { // whose policy is the class's, or Retain already
-		err := p.patch(ctx, contents.Path("", s.Status.Content), map[string]any{"spec": map[string]any{"deletionPolicy": policyDelete}})
+	if !isPending(&s) {
+		return foreign("VolumeSnapshot %s/%s is not one of Kedge's", namespace, name)
+	}
+	made := content{}
+	if s.Status.Content != "" {
+		if err := p.get(ctx, contents.Path("", s.Status.Content), &made); unlessGone(err) != nil {
+			return err
+		}
+	}
+	own := made.isOf(&s)
+	if own { // its policy is the class's, or Retain already
+		err := p.patch(ctx, contents.Path("", made.Metadata.Name), map[string]any{"spec": map[string]any{"deletionPolicy": policyDelete}})
 		if err != nil {
 			return err
 		}
 	}
-	if err := p.gone(ctx, snapshots.Path(namespace, name), readyTime); err != nil || s.Status.Content == "" {
+	if err := p.goneOf(ctx, path, s.Metadata.UID, readyTime); err != nil || !own {
 		return err
 	}
-	return p.gone(ctx, contents.Path("", s.Status.Content), readyTime)
+	return p.gone(ctx, contents.Path("", made.Metadata.Name), readyTime)
 }

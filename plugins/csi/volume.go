@@ -59,7 +59,7 @@ func (p *Provider) createVolume(ctx context.Context, req *plugins.VolumeRequest)
 	if err := p.adopt(ctx, pv, req, name); err != nil {
 		return plugins.Volume{}, err
 	}
-	if err := p.dropSource(ctx, req.Namespace, name); err != nil {
+	if err := p.dropSource(ctx, req.Namespace, name, digest(req.Token)); err != nil {
 		return plugins.Volume{}, err
 	}
 	return made(pv, req.Tags)
@@ -138,6 +138,9 @@ func (p *Provider) source(ctx context.Context, req *plugins.VolumeRequest, name 
 	if err := p.create(ctx, contents, "", pinned(m, driver, class, mode, handle, req.Namespace)); err != nil {
 		return 0, err
 	}
+	if of, err := p.helper(ctx, req.Namespace, name, digest(req.Token)); err != nil || of == nil || of.id() != req.SnapshotID {
+		return 0, errors.Join(err, foreign("VolumeSnapshotContent %s is not of snapshot %s", name, req.SnapshotID))
+	}
 	m.Namespace = req.Namespace
 	err = p.create(ctx, snapshots, req.Namespace, &snapshot{
 		TypeMeta: metav1.TypeMeta{APIVersion: snapshots.APIVersion(), Kind: "VolumeSnapshot"}, Metadata: m,
@@ -148,7 +151,7 @@ func (p *Provider) source(ctx context.Context, req *plugins.VolumeRequest, name 
 	}
 	size, err := p.usable(ctx, req.Namespace, name, req.SnapshotID)
 	if errors.Is(err, plugins.ErrVolumeGone) {
-		err = errors.Join(err, p.dropSource(ctx, req.Namespace, name))
+		err = errors.Join(err, p.dropSource(ctx, req.Namespace, name, digest(req.Token)))
 	}
 	return size, err
 }
@@ -176,8 +179,22 @@ func (p *Provider) usable(ctx context.Context, namespace, name, id string) (int6
 }
 
 // dropSource removes the VolumeSnapshot and the content that a volume was made of. The driver's snapshot stays: the content's policy is Retain.
-func (p *Provider) dropSource(ctx context.Context, namespace, name string) error {
-	return errors.Join(p.gone(ctx, snapshots.Path(namespace, name), readyTime), p.gone(ctx, contents.Path("", name), readyTime))
+// What has the names, but is not Kedge's, is left alone. token is as of helps.
+func (p *Provider) dropSource(ctx context.Context, namespace, name, token string) error {
+	of, err := p.helper(ctx, namespace, name, token)
+	if err != nil || of == nil {
+		return err
+	}
+	var s snapshot
+	path := snapshots.Path(namespace, name)
+	if err := p.get(ctx, path, &s); unlessGone(err) != nil {
+		return err
+	} else if err == nil && s.Spec.Source.Content == name {
+		if err := p.goneOf(ctx, path, s.Metadata.UID, readyTime); err != nil {
+			return err
+		}
+	}
+	return p.gone(ctx, contents.Path("", name), readyTime)
 }
 
 // bound waits until the claim has its volume, and gives that.
@@ -190,8 +207,15 @@ func (p *Provider) bound(ctx context.Context, req *plugins.VolumeRequest, class 
 		if err := p.get(ctx, path, &claim); err != nil {
 			return false, "", err
 		}
+		if !isRequested(&claim, req) {
+			return false, "", foreign("claim %s/%s is not as Kedge makes it", req.Namespace, name)
+		}
 		if claim.Status.Phase == corev1.ClaimBound {
-			return true, "", p.get(ctx, volumes.Path("", claim.Spec.VolumeName), pv)
+			err := p.get(ctx, volumes.Path("", claim.Spec.VolumeName), pv)
+			if err == nil && !provisionedFor(pv, &claim) {
+				err = foreign("claim %s/%s got PersistentVolume %s, which was not made for it", req.Namespace, name, pv.Name)
+			}
+			return true, "", err
 		}
 		if wait && claim.Annotations[selectedNode] == "" { // a provisioner that could not do it there takes the node away
 			node, err := p.node(ctx, req, class.Provisioner)
@@ -296,6 +320,14 @@ func (p *Provider) FindVolumes(ctx context.Context, tags map[string]string) ([]p
 	if err != nil {
 		return nil, p.fail(ctx, op, "", err)
 	}
+	helpers, err := list[content](ctx, p, contents, LabelRole+"="+RoleHelper)
+	if err != nil {
+		return nil, p.fail(ctx, op, "", err)
+	}
+	of := map[string]*content{}
+	for _, c := range helpers {
+		of[c.Metadata.Name] = c
+	}
 	var out []plugins.Volume
 	adopted := map[string]bool{}
 	for _, pv := range pvs {
@@ -309,7 +341,14 @@ func (p *Provider) FindVolumes(ctx context.Context, tags map[string]string) ([]p
 		}
 	}
 	for _, c := range asked {
-		if t := tagsOf(&c.ObjectMeta); has(t, tags) && !adopted[c.Spec.VolumeName] {
+		if adopted[c.Spec.VolumeName] {
+			continue
+		}
+		t, own, err := p.claimTags(ctx, c, of[c.Name])
+		if err != nil {
+			return nil, p.fail(ctx, op, c.Namespace+"/"+c.Name, err)
+		}
+		if own && has(t, tags) {
 			size := c.Spec.Resources.Requests[corev1.ResourceStorage]
 			out = append(out, plugins.Volume{Handle: idClaim + c.Namespace + "/" + c.Name, SizeBytes: size.Value(), Created: c.CreationTimestamp.Time, Tags: t})
 		}
@@ -329,11 +368,12 @@ func (p *Provider) DeleteVolume(ctx context.Context, handle string) error {
 func (p *Provider) deleteVolume(ctx context.Context, handle string) error {
 	if rest, ok := strings.CutPrefix(handle, idClaim); ok {
 		namespace, name, _ := strings.Cut(rest, "/")
-		// The class's policy says what becomes of a volume that is made meanwhile; one with Retain would be left.
-		if err := p.dropSource(ctx, namespace, name); err != nil {
+		// The class's policy says what becomes of a volume that is made meanwhile; one with Retain would be left. The source goes last: it says whose
+		// the claim is.
+		if err := p.deleteClaim(ctx, namespace, name); err != nil {
 			return err
 		}
-		return p.deleteClaim(ctx, namespace, name)
+		return p.dropSource(ctx, namespace, name, "")
 	}
 	all, err := list[corev1.PersistentVolume](ctx, p, volumes, "")
 	if err != nil {
@@ -357,27 +397,44 @@ func (p *Provider) deleteVolume(ctx context.Context, handle string) error {
 		return err
 	}
 	if ref := own.Spec.ClaimRef; ref != nil {
-		if err := p.gone(ctx, claims.Path(ref.Namespace, ref.Name), readyTime); err != nil {
+		if err := p.goneOf(ctx, claims.Path(ref.Namespace, ref.Name), ref.UID, readyTime); err != nil {
 			return err
 		}
 	}
 	return p.gone(ctx, path, readyTime)
 }
 
-// deleteClaim deletes a claim, and the volume that it may have got meanwhile.
+// deleteClaim deletes a claim, and the volume that it may have got meanwhile. Without a content that says that Kedge made the claim, what becomes of the
+// volume is up to its class, as it is for whoever works in that namespace.
 func (p *Provider) deleteClaim(ctx context.Context, namespace, name string) error {
 	var claim corev1.PersistentVolumeClaim
 	path := claims.Path(namespace, name)
 	if err := p.get(ctx, path, &claim); err != nil {
 		return unlessGone(err)
 	}
+	if claim.Labels[LabelRole] != RoleHelper {
+		return foreign("claim %s/%s is not one of Kedge's", namespace, name)
+	}
+	of, err := p.helper(ctx, namespace, name, claim.Labels[labelToken])
+	if err != nil {
+		return err
+	}
 	if claim.Spec.VolumeName != "" {
-		policy := map[string]any{"spec": map[string]any{"persistentVolumeReclaimPolicy": corev1.PersistentVolumeReclaimDelete}}
-		if err := p.patch(ctx, volumes.Path("", claim.Spec.VolumeName), policy); err != nil {
+		var pv corev1.PersistentVolume
+		err := p.get(ctx, volumes.Path("", claim.Spec.VolumeName), &pv)
+		switch {
+		case unlessGone(err) != nil:
 			return err
+		case err == nil && !provisionedFor(&pv, &claim):
+			return foreign("claim %s/%s names PersistentVolume %s, which was not made for it", namespace, name, pv.Name)
+		case err == nil && of != nil:
+			policy := map[string]any{"spec": map[string]any{"persistentVolumeReclaimPolicy": corev1.PersistentVolumeReclaimDelete}}
+			if err := p.patch(ctx, volumes.Path("", pv.Name), policy); err != nil {
+				return err
+			}
 		}
 	}
-	return p.gone(ctx, path, readyTime)
+	return p.goneOf(ctx, path, claim.UID, readyTime)
 }
 
 // Release removes the claims by which volumes were made, and their PersistentVolumes, where another PersistentVolume names the volume now; and what
@@ -403,7 +460,7 @@ func (p *Provider) release(ctx context.Context, tags map[string]string) error {
 			continue
 		}
 		if ref := pv.Spec.ClaimRef; ref != nil {
-			errs = append(errs, p.gone(ctx, claims.Path(ref.Namespace, ref.Name), readyTime))
+			errs = append(errs, p.goneOf(ctx, claims.Path(ref.Namespace, ref.Name), ref.UID, readyTime))
 		}
 		errs = append(errs, p.gone(ctx, volumes.Path("", pv.Name), readyTime))
 	}
@@ -411,8 +468,7 @@ func (p *Provider) release(ctx context.Context, tags map[string]string) error {
 	errs = append(errs, err)
 	for _, c := range left {
 		if has(tagsOf(&c.Metadata), tags) {
-			namespace, _ := c.Spec.Ref["namespace"].(string)
-			errs = append(errs, p.dropSource(ctx, namespace, c.Metadata.Name))
+			errs = append(errs, p.dropSource(ctx, c.ref("namespace"), c.Metadata.Name, ""))
 		}
 	}
 	return errors.Join(errs...)

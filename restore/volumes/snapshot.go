@@ -50,15 +50,12 @@ func usable(ctx context.Context, provider plugins.VolumeSnapshotter, row *archiv
 		ids = append(ids, c.ID)
 	}
 	have, err := provider.DescribeSnapshots(ctx, ids)
-	if err != nil {
-		return "", err
-	}
 	for _, id := range ids {
 		if have[id].State == plugins.SnapshotCompleted {
 			return id, nil
 		}
 	}
-	return "", nil
+	return "", err
 }
 
 // missing says what snapshots the backup has of a volume, none of which is here.

@@ -136,6 +136,11 @@ func TestReconcile(t *testing.T) {
 	w.shelf.err = errors.New("nobody asks for volumes")
 	w.looks(t, "True Done: No snapshot is orphaned. 0 copies of volumes are kept.")
 
+	w.create(t, &v1alpha1.Backup{ObjectMeta: metav1.ObjectMeta{Name: "copies"}, Spec: v1alpha1.BackupSpec{Volumes: &v1alpha1.VolumeSelection{Method: v1alpha1.VolumeCopy}}})
+	w.looks(t, "True Done: ") // who copies files as they are used, and has no snapshots, needs no provider that answers
+	w.shelf.takes = true
+	w.looks(t, "Unknown Retrying: look for orphans of ebs: nobody asks for volumes")
+	w.shelf.takes = false
 	w.create(t, &v1alpha1.Backup{ObjectMeta: metav1.ObjectMeta{Name: "new"}, Spec: v1alpha1.BackupSpec{Volumes: &v1alpha1.VolumeSelection{Method: v1alpha1.VolumeSnapshot}}})
 	w.looks(t, "Unknown Retrying: look for orphans of ebs: nobody asks for volumes")
 	w.shelf.err = nil

@@ -78,10 +78,13 @@ type Search struct {
 // Unreached says of an error of Find for one provider that it is no failure: that one cannot be reached without access that nobody gave, and another
 // one takes the cluster's snapshots.
 func Unreached(err error, all []plugins.VolumeProvider) bool {
-	return errors.Is(err, plugins.ErrAccess) && slices.ContainsFunc(all, func(p plugins.VolumeProvider) bool {
-		takes, ok := p.(interface{ Takes() bool })
-		return ok && takes.Takes()
-	})
+	return errors.Is(err, plugins.ErrAccess) && slices.ContainsFunc(all, takes)
+}
+
+// takes says whether a provider is the cluster's own, and has drivers that take snapshots.
+func takes(p plugins.VolumeProvider) bool {
+	own, ok := p.(interface{ Takes() bool })
+	return ok && own.Takes()
 }
 
 // Unseen is why other places could not be looked at by the last Find; nil where all were.

@@ -27,7 +27,10 @@ type shelf struct {
 	volumes   []plugins.Volume
 	deleted   []string
 	err       error
+	takes     bool
 }
+
+func (s *shelf) Takes() bool { return s.takes }
 
 func (s *shelf) Name() string { return "ebs" }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
@@ -24,16 +25,19 @@ func (r *Reconciler) sweep(ctx context.Context, object *v1alpha1.BackupStorageLo
 	if err != nil {
 		return false, err
 	}
-	busy, used, err := r.underWay(ctx, object, place, cluster)
-	if err != nil || !used {
-		return used, err
+	busy, had, err := r.underWay(ctx, object, place, cluster)
+	if err != nil || had == noData {
+		return false, err
 	}
+	providers, err := r.providers(ctx, place)
+	if had == onlyCopies && !slices.ContainsFunc(providers, takes) {
+		return false, nil
+	}
+	failed := []error{err}
 	places, err := r.places(ctx, object.Namespace)
 	if err != nil {
 		return true, err
 	}
-	providers, err := r.providers(ctx, place)
-	failed := []error{err}
 	for _, p := range providers { // one that does not answer keeps no other from it
 		search := &Search{
 			Providers: []plugins.VolumeProvider{p}, LocationID: place.Archive.ID(), Entries: place.Entries, Places: places, Cluster: cluster, Target: cluster,
@@ -90,41 +94,58 @@ func (r *Reconciler) providers(ctx context.Context, place *location.Place) ([]pl
 	return place.VolumeProviders(ctx)
 }
 
+// What backups of a cluster take of volumes, the least first.
+const (
+	noData = iota
+	// onlyCopies are made of snapshots where the cluster takes some, which a backup that was killed leaves.
+	onlyCopies
+	snapshots
+)
+
 // underWay gives the uids of backups and restores that are not over, and says whether this cluster asks for snapshots of volumes, or has backups of which
 // a provider may keep some: who has none need not give the server rights there, and outside of AWS nobody would answer.
-func (r *Reconciler) underWay(ctx context.Context, object *v1alpha1.BackupStorageLocation, place *location.Place, cluster string) (busy map[string]bool, used bool, err error) {
+func (r *Reconciler) underWay(ctx context.Context, object *v1alpha1.BackupStorageLocation, place *location.Place, cluster string) (busy map[string]bool, had int, err error) {
 	busy = map[string]bool{}
 	var backups v1alpha1.BackupList
 	if err := r.Client.List(ctx, &backups, client.InNamespace(object.Namespace)); err != nil {
-		return nil, false, fmt.Errorf("list the Backup objects: %w", err)
+		return nil, noData, fmt.Errorf("list the Backup objects: %w", err)
 	}
 	for i := range backups.Items {
 		b := &backups.Items[i]
-		used = used || b.Spec.Volumes.Snapshots()
+		switch {
+		case b.Spec.Volumes.Snapshots():
+			had = snapshots
+		case b.Spec.Volumes.Copies():
+			had = max(had, onlyCopies)
+		}
 		if !b.Status.Phase.Final() {
 			busy[string(b.UID)], busy[b.Status.ArchiveUID] = true, true
 		}
 	}
 	var restores v1alpha1.RestoreList
 	if err := r.Client.List(ctx, &restores, client.InNamespace(object.Namespace)); err != nil {
-		return nil, false, fmt.Errorf("list the Restore objects: %w", err)
+		return nil, noData, fmt.Errorf("list the Restore objects: %w", err)
 	}
 	for i := range restores.Items {
 		if s := &restores.Items[i]; !s.Status.Phase.Final() {
 			busy[string(s.UID)] = true
 		}
 	}
-	if used {
-		return busy, true, nil
+	if had == snapshots {
+		return busy, had, nil
 	}
 	entries, err := place.Entries(ctx)
 	if err != nil {
-		return nil, false, err
+		return nil, noData, err
 	}
 	for i := range entries {
-		if rec := entries[i].Record; rec != nil && rec.Cluster.UID == cluster && rec.Counts.Snapshots > 0 {
-			return busy, true, nil
+		switch rec := entries[i].Record; {
+		case rec == nil || rec.Cluster.UID != cluster:
+		case rec.Counts.Snapshots > 0:
+			return busy, snapshots, nil
+		case rec.Counts.Volumes > 0:
+			had = max(had, onlyCopies)
 		}
 	}
-	return busy, false, nil
+	return busy, had, nil
 }
