@@ -27,6 +27,7 @@ type shelf struct {
 	volumes   []plugins.Volume
 	deleted   []string
 	err       error
+	locked    error // of deletions
 }
 
 func (s *shelf) Name() string { return "ebs" }
@@ -66,6 +67,9 @@ func (s *shelf) FindVolumes(_ context.Context, tags map[string]string) (found []
 }
 
 func (s *shelf) DeleteSnapshot(_ context.Context, id string) error {
+	if s.locked != nil {
+		return s.locked
+	}
 	s.deleted = append(s.deleted, id)
 	s.snapshots = slices.DeleteFunc(s.snapshots, func(one plugins.Snapshot) bool { return one.ID == id })
 	return nil
