@@ -23,7 +23,7 @@ type DeleteBackupRequestSpec struct {
 	BackupName string `json:"backupName"`
 	// BackupUID is the archive's uid (status.archiveUID): a name alone could come to stand for another backup.
 	BackupUID string `json:"backupUID"`
-	// Force deletes also what is held.
+	// Force deletes also what is held, or cannot be read, and leaves snapshots that another cluster keeps, or a place that refuses access.
 	// +optional
 	Force bool `json:"force,omitempty"`
 }

@@ -1,6 +1,7 @@
 package archive
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -21,10 +22,16 @@ type tombstone struct {
 	// Cluster is the uid of the cluster that keeps snapshots of the backup in its own API, OnlyCluster that nobody else has any.
 	Cluster     string `json:"cluster,omitempty"`
 	OnlyCluster bool   `json:"onlyCluster,omitempty"`
-	// LeaveCluster says that they may stay there, where that cluster cannot be asked.
+	// LeaveCluster says that they may stay there, where that cluster cannot be asked, LeavePlaces the same of the copies in places that refuse.
 	LeaveCluster bool `json:"leaveCluster,omitempty"`
+	LeavePlaces  bool `json:"leavePlaces,omitempty"`
 	// SnapshotPlaces are where copies of its snapshots may be: the record, which says so, goes before the tombstone does.
 	SnapshotPlaces []plugins.Place `json:"snapshotPlaces,omitempty"`
+}
+
+// outside is what goes before the files do.
+func (t *tombstone) outside() Outside {
+	return Outside{UID: t.UID, Cluster: t.Cluster, OnlyCluster: t.OnlyCluster, Leave: t.LeaveCluster, Places: t.SnapshotPlaces, LeavePlaces: t.LeavePlaces}
 }
 
 func tombstoneKey(uid string) string { return tombstonePrefix + uid + ".json" }
@@ -51,14 +58,17 @@ func parseTombstone(raw []byte, uid string) (*tombstone, error) {
 
 // DeleteOptions say how a backup is deleted.
 type DeleteOptions struct {
-	// Force deletes also what is held, and what may be: a backup that cannot be read. Snapshots that a cluster keeps in its own API are left to that
-	// cluster.
+	// Force deletes also what is held, and what may be: a backup that cannot be read.
 	Force bool
-	Now   func() time.Time
+	// LeaveElsewhere leaves the snapshots that another cluster keeps in its own API to that one, and their copies to places that refuse who asks. A
+	// deletion that has begun without it goes on with it.
+	LeaveElsewhere bool
+	Now            func() time.Time
 }
 
 // Delete removes a backup: a tombstone first, from when on readers refuse the backup, then its files, its record, and
-// the tombstone last. Whatever interrupts it, ResumeDeletions goes on. The error wraps ErrHeld where a hold stands,
+// the tombstone last. Whatever interrupts it, ResumeDeletions goes on. Nothing is changed where the backup has something outside of the location that
+// cannot be reached. The error wraps ErrHeld where a hold stands,
 // ErrHoldUnknown where the entry cannot say whether one does, and plugins.ErrRetained where the store protects an object
 // still: the backup then stays in deletion until that ends.
 func (l *Location) Delete(ctx context.Context, e Entry, opts DeleteOptions) error {
@@ -84,17 +94,38 @@ func (l *Location) delete(ctx context.Context, e *Entry, opts DeleteOptions) err
 		t.SnapshotPlaces = rec.SnapshotPlaces
 		if rec.Counts.ClusterSnapshots > 0 {
 			t.Cluster, t.OnlyCluster = rec.Cluster.UID, rec.Counts.ClusterSnapshots == rec.Counts.Snapshots
-			t.LeaveCluster = opts.Force
 		}
 	}
+	if opts.LeaveElsewhere {
+		if begun, err := l.readTombstone(ctx, e.UID); err == nil && begun != nil {
+			t = *begun // it may know more than what is left of the backup
+		}
+		t.LeaveCluster, t.LeavePlaces = t.Cluster != "", len(t.SnapshotPlaces) > 0
+	}
+	if t.Elsewhere && !e.Deleting {
+		look := t.outside()
+		look.Look = true
+		if err := l.askElsewhere(ctx, look); err != nil {
+			return fmt.Errorf("look whether what the backup has outside of the location can be removed: %w (nothing was changed)", err)
+		}
+	}
+	if err := l.putTombstone(ctx, t, opts.LeaveElsewhere); err != nil {
+		return err
+	}
+	return l.finishDeletion(ctx, t)
+}
+
+// putTombstone begins a deletion. One that has begun keeps its own, unless it is to be replaced.
+func (l *Location) putTombstone(ctx context.Context, t tombstone, replace bool) error {
 	doc, err := sealJSON(t)
 	if err != nil {
 		return err
 	}
-	if err := l.putOnce(ctx, tombstoneKey(e.UID), doc); err != nil {
-		return err
+	if !replace {
+		return l.putOnce(ctx, tombstoneKey(t.UID), doc)
 	}
-	return l.finishDeletion(ctx, t)
+	_, err = l.store.Put(ctx, tombstoneKey(t.UID), bytes.NewReader(doc), plugins.PutOptions{})
+	return err
 }
 
 // refuseHeld gives what speaks against a deletion: a hold, or that nobody knows of one.
@@ -122,12 +153,12 @@ func (l *Location) hasElsewhere(ctx context.Context, e *Entry) (has bool, err er
 
 // finishDeletion removes what a tombstone is about, and then the tombstone.
 func (l *Location) finishDeletion(ctx context.Context, t tombstone) error {
+	folder := backupFolder(t.Name, t.UID)
 	if t.Elsewhere {
-		if err := l.removeElsewhere(ctx, Outside{UID: t.UID, Cluster: t.Cluster, OnlyCluster: t.OnlyCluster, Leave: t.LeaveCluster, Places: t.SnapshotPlaces}); err != nil {
+		if err := l.removeElsewhere(ctx, folder, t.outside()); err != nil {
 			return err
 		}
 	}
-	folder := backupFolder(t.Name, t.UID)
 	// A writer may be at work: what it adds meanwhile is found by looking again.
 	for range 10 {
 		var keys []string
@@ -150,15 +181,28 @@ func (l *Location) finishDeletion(ctx context.Context, t tombstone) error {
 	return fmt.Errorf("objects appear below %s as fast as they are removed: stop the backup that is being written, then delete again", folder)
 }
 
-// removeElsewhere comes before the files: as long as they are there, somebody knows of the rest.
-func (l *Location) removeElsewhere(ctx context.Context, what Outside) error {
+// removeElsewhere comes before the files: as long as they are there, somebody knows of the rest. Where none is left it was done before.
+func (l *Location) removeElsewhere(ctx context.Context, folder string, what Outside) error {
+	err := l.askElsewhere(ctx, what)
+	if err == nil {
+		return nil
+	}
+	files := false
+	listErr := l.store.List(ctx, folder, func(plugins.ObjectInfo) error {
+		files = true
+		return nil
+	})
+	if !files && listErr == nil {
+		return nil
+	}
+	return fmt.Errorf("remove what the backup has outside of the location: %w", err)
+}
+
+func (l *Location) askElsewhere(ctx context.Context, what Outside) error {
 	if l.elsewhere == nil {
 		return fmt.Errorf("%w: the backup has snapshots of volumes, which cannot be removed from here", ErrElsewhere)
 	}
-	if err := l.elsewhere(ctx, what); err != nil {
-		return fmt.Errorf("remove what the backup has outside of the location: %w", err)
-	}
-	return nil
+	return l.elsewhere(ctx, what)
 }
 
 func (l *Location) deleteAll(ctx context.Context, keys []string) error {
@@ -177,6 +221,14 @@ type DeletionResult struct {
 	Retained []string
 	// RetainedUntil is when the first of them may go, as far as the store says so.
 	RetainedUntil time.Time
+	// Elsewhere are those that can be finished somewhere else only; they are no errors either.
+	Elsewhere []DeletionElsewhere
+}
+
+// DeletionElsewhere is a deletion that has begun and cannot be finished here.
+type DeletionElsewhere struct {
+	ID  string // "name/uid"
+	Err error  // why; it wraps ErrElsewhere
 }
 
 // retained notes a deletion that has to wait.
@@ -213,6 +265,8 @@ func (l *Location) resumeDeletions(ctx context.Context, uids []string) (res Dele
 			res.Done = append(res.Done, name+"/"+uid)
 		case errors.Is(err, plugins.ErrRetained):
 			res.retained(name+"/"+uid, err)
+		case errors.Is(err, ErrElsewhere):
+			res.Elsewhere = append(res.Elsewhere, DeletionElsewhere{ID: name + "/" + uid, Err: err})
 		default:
 			failed = append(failed, fmt.Errorf("resume the deletion of %s: %w", uid, err))
 		}
@@ -233,16 +287,21 @@ func (l *Location) ResumeDeletion(ctx context.Context, uid string) error {
 
 // resumeDeletion gives the name of the backup; "" where there is no tombstone, because nothing has begun or another finished it.
 func (l *Location) resumeDeletion(ctx context.Context, uid string) (name string, err error) {
-	raw, err := readAll(ctx, l.store, tombstoneKey(uid), maxSmall)
-	if errors.Is(err, plugins.ErrNotFound) {
-		return "", nil
-	}
-	if err != nil {
-		return "", err
-	}
-	t, err := parseTombstone(raw, uid)
-	if err != nil {
+	t, err := l.readTombstone(ctx, uid)
+	if err != nil || t == nil {
 		return "", err
 	}
 	return t.Name, l.finishDeletion(ctx, *t)
+}
+
+// readTombstone gives nil where there is none.
+func (l *Location) readTombstone(ctx context.Context, uid string) (*tombstone, error) {
+	raw, err := readAll(ctx, l.store, tombstoneKey(uid), maxSmall)
+	if errors.Is(err, plugins.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return parseTombstone(raw, uid)
 }

@@ -317,7 +317,7 @@ func TestListing(t *testing.T) {
 }
 
 // TestDeleteElsewhere deletes a backup that has snapshots: they go after the tombstone is there and before any file does, and again
-// when the deletion is resumed. Who cannot remove them does not delete the backup.
+// when the deletion is resumed. Who cannot remove them changes nothing.
 func TestDeleteElsewhere(t *testing.T) {
 	store := newMemory()
 	l, _ := location(t, store)
@@ -329,14 +329,17 @@ func TestDeleteElsewhere(t *testing.T) {
 	if err := l.Delete(t.Context(), find(t, l, "big"), archive.DeleteOptions{Now: now}); !errors.Is(err, archive.ErrElsewhere) {
 		t.Errorf("delete by one who cannot remove snapshots: %v", err)
 	}
-	if got := store.keys("backups/"); !slices.Equal(got, files) {
-		t.Errorf("files are gone: %v", got)
+	if got := store.keys("backups/"); !slices.Equal(got, files) || len(store.keys("tombstones/")) > 0 {
+		t.Errorf("something was changed: %v", store.keys(""))
 	}
 	var asked []string
 	refuse := errors.New("EC2 is away")
 	able := l.WithElsewhere(func(_ context.Context, what archive.Outside) error {
 		if what.Cluster != "" || what.OnlyCluster || what.Leave || !slices.Equal(what.Places, s.places) {
 			t.Errorf("asked for %+v", what)
+		}
+		if what.Look {
+			return nil
 		}
 		asked = append(asked, what.UID)
 		if len(store.keys("tombstones/")) != 1 || !slices.Equal(store.keys("backups/"), files) {
@@ -347,8 +350,8 @@ func TestDeleteElsewhere(t *testing.T) {
 		}
 		return nil
 	})
-	if _, err := able.ResumeDeletions(t.Context()); !errors.Is(err, refuse) {
-		t.Errorf("resume while the provider is away: %v", err)
+	if err := able.Delete(t.Context(), find(t, l, "big"), archive.DeleteOptions{Now: now}); !errors.Is(err, refuse) {
+		t.Errorf("delete while the provider is away: %v", err)
 	}
 	res, err := able.ResumeDeletions(t.Context())
 	if err != nil || !slices.Equal(res.Done, []string{"big/uid-1"}) || !slices.Equal(asked, []string{"uid-1", "uid-1"}) || len(store.keys("backups/")) > 0 {
@@ -363,6 +366,7 @@ func TestDeleteInCluster(t *testing.T) {
 	s := smallSample(1)
 	s.volumes = sampleVolumes(2)
 	s.volumes[0].Provider = archive.ProviderCluster
+	s.places = []plugins.Place{{Region: "eu-central-1"}}
 	write(t, l, writeOptions(t, "mixed", "uid-1"), s)
 	s.volumes[1].Provider = archive.ProviderCluster
 	record := write(t, l, writeOptions(t, "all", "uid-2"), s)
@@ -370,30 +374,58 @@ func TestDeleteInCluster(t *testing.T) {
 	if cluster == "" {
 		t.Fatalf("no cluster in %+v", record)
 	}
-	refuse := errors.New("another cluster")
+	refuse := fmt.Errorf("%w: another cluster", archive.ErrElsewhere)
 	var asked []archive.Outside
+	out := false // of reach
 	l = l.WithElsewhere(func(_ context.Context, what archive.Outside) error {
 		asked = append(asked, what)
-		if what.Leave {
+		if what.Leave && what.LeavePlaces || !out && what.Look {
 			return nil
 		}
 		return refuse
 	})
+	out = true
+	if err := l.Delete(t.Context(), find(t, l, "all"), archive.DeleteOptions{Now: now, Force: true}); !errors.Is(err, refuse) || len(store.keys("tombstones/")) > 0 {
+		t.Errorf("from elsewhere: %v, %v", err, store.keys("tombstones/"))
+	}
+	asked, out = nil, false // it goes out of reach after the look
 	for _, name := range []string{"mixed", "all"} {
 		if err := l.Delete(t.Context(), find(t, l, name), archive.DeleteOptions{Now: now}); !errors.Is(err, refuse) {
 			t.Errorf("delete %s: %v", name, err)
 		}
 	}
-	if err := l.ResumeDeletion(t.Context(), "uid-2"); !errors.Is(err, refuse) {
-		t.Errorf("resume: %v", err)
+	res, err := l.ResumeDeletions(t.Context())
+	if err != nil || len(res.Elsewhere) != 2 || res.Elsewhere[1].ID != "all/uid-2" || !errors.Is(res.Elsewhere[1].Err, refuse) {
+		t.Errorf("resume: %+v, %v", res, err)
 	}
-	all := archive.Outside{UID: "uid-2", Cluster: cluster, OnlyCluster: true}
-	want := []archive.Outside{{UID: "uid-1", Cluster: cluster}, all, all}
+	mixed := archive.Outside{UID: "uid-1", Cluster: cluster, Places: s.places}
+	all := archive.Outside{UID: "uid-2", Cluster: cluster, OnlyCluster: true, Places: s.places}
+	look := func(o archive.Outside) archive.Outside { o.Look = true; return o }
+	want := []archive.Outside{look(mixed), mixed, look(all), all, mixed, all}
 	if !reflect.DeepEqual(asked, want) {
 		t.Errorf("asked for %+v, want %+v", asked, want)
 	}
-	if err := l.Delete(t.Context(), find(t, l, "all"), archive.DeleteOptions{Now: now, Force: true}); err != nil {
-		t.Errorf("by force: %v", err)
+	// By force what is out of reach is left, also where that is decided after the deletion has begun, and by who resumes it.
+	store.retained = map[string]bool{}
+	for _, key := range store.keys("backups/all/") {
+		store.retained[key] = true
+	}
+	if err := l.Delete(t.Context(), find(t, l, "all"), archive.DeleteOptions{Now: now, LeaveElsewhere: true}); !errors.Is(err, plugins.ErrRetained) {
+		t.Errorf("by force, while it is retained: %v", err)
+	}
+	store.retained = nil
+	res, err = l.ResumeDeletions(t.Context())
+	if err != nil || len(res.Elsewhere) != 1 || !slices.Equal(res.Done, []string{"all/uid-2"}) || len(store.keys("backups/all/")) > 0 {
+		t.Errorf("resume: %+v, %v, left %v", res, err, store.keys(""))
+	}
+	// Where all files are gone, what is elsewhere went before them: the tombstone alone keeps nobody.
+	for _, key := range store.keys("backups/") {
+		if err := store.Delete(t.Context(), key); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if res, err = l.ResumeDeletions(t.Context()); err != nil || !slices.Equal(res.Done, []string{"mixed/uid-1"}) || len(store.keys("tombstones/")) > 0 {
+		t.Errorf("resume without files: %+v, %v, left %v", res, err, store.keys(""))
 	}
 }
 

@@ -32,12 +32,15 @@ type Outside struct {
 	Cluster string
 	// OnlyCluster says that there is nothing but those.
 	OnlyCluster bool
-	// Leave says that what the cluster keeps may stay where the cluster cannot be asked.
-	Leave bool
+	// Leave says that what the cluster keeps may stay where that cluster is not the one at hand, LeavePlaces that the copies in a place may that
+	// refuses who asks.
+	Leave, LeavePlaces bool
+	// Look asks only whether all of it can be reached: nothing is removed.
+	Look bool
 }
 
 // Elsewhere removes what a backup has outside of its location, such as snapshots of volumes and their copies. What is gone already is no
-// error.
+// error. The error wraps ErrElsewhere where trying again from here would meet the same.
 type Elsewhere func(ctx context.Context, what Outside) error
 
 // WithElsewhere gives the same location, whose deletions begin with what the backup has elsewhere. Without it a backup that has

@@ -56,6 +56,11 @@ func removeEarlier(ctx context.Context, providers []plugins.VolumeProvider, req 
 	})
 }
 
+// Look asks the providers for what Remove would remove, and removes nothing: the error says what it would meet.
+func Look(ctx context.Context, providers []plugins.VolumeProvider, tags map[string]string) error {
+	return removeIf(ctx, providers, tags, func(*made) bool { return false })
+}
+
 func removeIf(ctx context.Context, providers []plugins.VolumeProvider, tags map[string]string, doomed func(*made) bool) error {
 	var errs []error
 	for _, p := range providers {

@@ -24,7 +24,8 @@ func (a *app) backupDeleteCommand() *cobra.Command {
 		Long: `Delete backups from a location, for good. A deletion that is cut off is finished by the next one.
 
 A backup that is held is kept unless --force is given, and so is one that cannot be read, for it may be held. One that the bucket retains (object lock) cannot be deleted by anybody before
-its date; it is marked, and goes when it may.`,
+its date; it is marked, and goes when it may. Snapshots that another cluster keeps (of CSI drivers) are removed there only: elsewhere the deletion is refused before anything is changed, and --force
+leaves them to that cluster, and copies of snapshots to regions and accounts that refuse access.`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return exactArgs("NAME")(cmd, args)
@@ -50,7 +51,7 @@ its date; it is marked, and goes when it may.`,
 		},
 	}
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
-	cmd.Flags().BoolVar(&force, "force", false, "delete also what is held, or cannot be read")
+	cmd.Flags().BoolVar(&force, "force", false, "delete also what is held, or cannot be read; leave snapshots that are out of reach")
 	bindLocation(cmd.Flags(), &location)
 	a.kube.bind(cmd.Flags())
 	return cmd
@@ -78,7 +79,7 @@ func (a *app) deleteBackups(ctx context.Context, p *place, names []string, yes, 
 				return codeError(exitUsage, fmt.Errorf("delete backup %s: %w; nothing was deleted", e.Name, err), "add --yes to delete without a question")
 			}
 		}
-		err := p.location.Delete(ctx, e, archive.DeleteOptions{Force: force, Now: a.env.Now})
+		err := p.location.Delete(ctx, e, archive.DeleteOptions{Force: force, LeaveElsewhere: force, Now: a.env.Now})
 		if errors.Is(err, plugins.ErrRetained) {
 			return codeError(exitRefused, fmt.Errorf("delete backup %s: %w", e.Name, err), "the deletion is marked in the bucket; delete again after the retention has ended")
 		}
@@ -90,11 +91,19 @@ func (a *app) deleteBackups(ctx context.Context, p *place, names []string, yes, 
 	return nil
 }
 
-// finishDeletions ends the deletions that were cut off, and gives the names and uids of what is gone thereby.
+// finishDeletions ends the deletions that were cut off, and gives the names and uids of what is gone thereby. One that cannot be ended keeps nobody from
+// deleting other backups.
 func (a *app) finishDeletions(ctx context.Context, p *place) (map[string]bool, error) {
 	result, err := p.location.ResumeDeletions(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("finish deletions that were cut off: %w", err)
+	switch {
+	case ctx.Err() != nil:
+		return nil, context.Cause(ctx)
+	case err != nil:
+		a.ui.Warn("deletions that were cut off could not all be finished: %v", err)
+	}
+	for _, e := range result.Elsewhere {
+		name, _, _ := strings.Cut(e.ID, "/")
+		a.ui.Warn("the deletion of backup %s, which has begun, cannot be finished here: %v", name, e.Err)
 	}
 	finished := map[string]bool{}
 	for _, id := range result.Done {

@@ -42,7 +42,7 @@ func (a *app) openPlace(ctx context.Context, c *config, name string) (*place, er
 	opened = opened.WithElsewhere(location.RemoveSnapshots(&object.Spec, nil, opened.ID(), func() (*kube.Client, error) {
 		client, _, err := a.cluster(0)
 		return client, err
-	}))
+	}, func(_ context.Context, left error) { a.ui.Warn("%v", left) }))
 	return &place{config: c, object: object, store: store, location: opened}, nil
 }
 

@@ -122,12 +122,12 @@ func (a *app) orphans(ctx context.Context, out *outputFlag, p *place, flags orph
 	case noAWS != nil:
 		a.ui.Warn("what AWS has is not looked at: %v", noAWS)
 	}
-	found, err := a.findOrphans(ctx, search)
+	found, unseen, err := a.findOrphans(ctx, search)
 	if err != nil {
 		return fmt.Errorf("find orphans: %w", err)
 	}
-	if err := search.Unseen(); err != nil {
-		a.ui.Warn("%v", err)
+	if unseen != nil {
+		a.ui.Warn("%v", unseen)
 	}
 	list := orphanList{Location: p.object.Name, Orphans: make([]orphanRow, len(found))}
 	for i := range found {
@@ -140,8 +140,9 @@ func (a *app) orphans(ctx context.Context, out *outputFlag, p *place, flags orph
 	return errors.Join(a.printOrphans(out, &list), deleteErr)
 }
 
-// findOrphans looks with each provider. One that nobody gave access to is told of, where the cluster has snapshots of its own.
-func (a *app) findOrphans(ctx context.Context, search *upkeep.Search) (found []upkeep.Orphan, err error) {
+// findOrphans looks with each provider. One that nobody gave access to is told of, where the cluster has snapshots of its own;
+// unseen is why other places could not be looked at.
+func (a *app) findOrphans(ctx context.Context, search *upkeep.Search) (found []upkeep.Orphan, unseen, err error) {
 	for _, p := range search.Providers {
 		one := *search
 		one.Providers = []plugins.VolumeProvider{p}
@@ -150,12 +151,12 @@ func (a *app) findOrphans(ctx context.Context, search *upkeep.Search) (found []u
 		case err != nil && upkeep.Unreached(err, search.Providers):
 			a.ui.Warn("what %s has is not looked at: %v", p.Name(), err)
 		case err != nil:
-			return nil, err
+			return nil, nil, err
 		}
-		found = append(found, some...)
+		found, unseen = append(found, some...), errors.Join(unseen, one.Unseen())
 	}
 	slices.SortStableFunc(found, func(a, b upkeep.Orphan) int { return a.Created.Compare(b.Created) })
-	return found, nil
+	return found, unseen, nil
 }
 
 // askCluster has the search look at what restores into the cluster left.

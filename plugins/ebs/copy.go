@@ -41,6 +41,8 @@ type copying struct {
 	of          string // the tag that says of what the token's copy is
 	made        *plugins.Snapshot
 	unsure      bool // a call may have been performed though its answer was lost
+	// again shares the source once more; nil where it is not shared.
+	again func(context.Context) error
 }
 
 // CopySnapshot copies a snapshot to a place (CopySnapshot, called there) and waits until the copy is completed. CopySnapshot has no client token, so
@@ -165,7 +167,8 @@ func (c *copying) begin(ctx context.Context) error {
 	return err
 }
 
-// share lets the place's account use the snapshot. The function that comes back ends that; should it fail, the account has a copy of it anyway.
+// share lets the place's account use the snapshot. The function that comes back ends that, unless another copy to the account needs it still; should it
+// fail, the account has a copy of it anyway.
 func (c *copying) share(ctx context.Context, source *plugins.Snapshot) (unshare func(), err error) {
 	to := account(c.To.RoleARN)
 	if to == "" || to == source.Account {
@@ -178,18 +181,23 @@ func (c *copying) share(ctx context.Context, source *plugins.Snapshot) (unshare 
 		})
 		return err
 	}
-	err = change(ctx, types.OperationTypeAdd)
+	add := func(ctx context.Context) error { return change(ctx, types.OperationTypeAdd) }
+	remove := func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), unshareTime)
+		defer cancel()
+		_ = change(ctx, types.OperationTypeRemove) // see above
+	}
+	s := p.shares.begin(c.SnapshotID, to)
+	err = s.do(func() error { return add(ctx) })
 	if code(err) == "OperationNotPermitted" {
 		err = awsconf.WithRemedy(awsconf.AsClass(plugins.ErrConfig, p.words(err)), "encrypt the volume with a KMS key of your own that account "+to+" may use: what aws/ebs encrypts cannot be shared")
 	}
 	if err != nil {
+		p.shares.end(s, remove) // another copy may have left that to this one
 		return nil, p.fail(ctx, "share snapshot", c.SnapshotID+" with account "+to, err)
 	}
-	return func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), unshareTime)
-		defer cancel()
-		_ = change(ctx, types.OperationTypeRemove) // see above
-	}, nil
+	c.again = func(ctx context.Context) error { return s.do(func() error { return add(ctx) }) }
+	return func() { p.shares.end(s, remove) }, nil
 }
 
 // ask calls CopySnapshot until it is performed, and never again once it may have been without a look.
@@ -223,6 +231,11 @@ func (c *copying) ask(ctx context.Context) error {
 		case code(err) == snapshotGone && unseen < settleLooks: // that it is there, or shared, may not be known everywhere
 			look = unseen
 			unseen++
+			if c.again != nil { // another process may have ended the sharing
+				if err := c.again(ctx); err != nil {
+					return err
+				}
+			}
 		case code(err) == tooManyCopies && strings.Contains(err.Error(), "in progress") && full < patience:
 			look = full
 			full++

@@ -57,6 +57,40 @@ func TestSharing(t *testing.T) {
 	}
 }
 
+// TestSharingWithTwoPlaces: two places are in one account, and one copy ends while the other is made: the snapshot stays shared until both are. Where
+// somebody else has ended the sharing, it is shared again.
+func TestSharingWithTwoPlaces(t *testing.T) {
+	clock := newClock()
+	cloud := aws.New(t, aws.Options{Now: clock.Now, SnapshotPolls: 3, DescribeLag: 1})
+	p := open(t, cloud, clock)
+	id := taken(t, cloud, clock, p, cloud.CreateKeyIn(cloud.Region(), aws.HomeAccount, vault))
+	role := cloud.CreateRoleIn(vault, "copies", "")
+	request := func(region string, progress func(int)) plugins.SnapshotCopyRequest {
+		return plugins.SnapshotCopyRequest{
+			Token: region, SnapshotID: id, To: plugins.Place{Region: region, RoleARN: role}, KMSKeyID: cloud.CreateKeyIn(region, vault), Progress: progress,
+		}
+	}
+	other, shared := false, false
+	_, err := p.CopySnapshot(t.Context(), request("eu-central-1", func(int) {
+		if other {
+			return
+		}
+		other = true
+		if _, err := p.CopySnapshot(t.Context(), request("us-east-1", nil)); err != nil {
+			t.Error(err)
+		}
+		shared = cloud.Shared(id, vault)
+	}))
+	if err != nil || !other || !shared || cloud.Shared(id, vault) {
+		t.Errorf("%v; shared while the first copy was made: %v, after both: %v", err, shared, cloud.Shared(id, vault))
+	}
+	cloud.ResetUsage()
+	cloud.Inject(aws.Fault{Op: "CopySnapshot", Code: "InvalidSnapshot.NotFound"})
+	if _, err := p.CopySnapshot(t.Context(), request("us-west-2", nil)); err != nil || cloud.Usage().Calls["ModifySnapshotAttribute"] != 3 {
+		t.Errorf("%v; calls %v", err, cloud.Usage().Calls)
+	}
+}
+
 // TestDefaultKeyIsNotShared: what aws/ebs encrypts can go to another region, never to another account; the error says what to do.
 func TestDefaultKeyIsNotShared(t *testing.T) {
 	clock := newClock()

@@ -73,6 +73,7 @@ type Provider struct {
 	opts   Options
 
 	tokens tokens
+	shares shares
 	places *places
 }
 

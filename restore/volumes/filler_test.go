@@ -202,18 +202,24 @@ func TestFillFromCopiedSnapshot(t *testing.T) {
 	for name, c := range map[string]struct {
 		region string
 		mapped map[string]string
+		unsaid bool // the copy's key
 		key    string
 		from   string
 		err    string
 	}{
-		"the copy's key":                  {region: region, key: key, from: "the copied snapshot " + made.ID},
-		"a mapped key":                    {region: region, mapped: map[string]string{old: third}, key: third, from: "the copied snapshot " + made.ID},
-		"at home":                         {region: "eu-west-1", key: old, from: "snapshot " + row.SnapshotID},
-		"where no copy is":                {region: "us-east-1", err: made.ID + " in " + region + " of account " + aws.HomeAccount},
-		"the snapshot is named as well":   {region: "us-east-1", err: row.SnapshotID + " in eu-west-1"},
-		"and the other account's as well": {region: "us-east-1", err: "snap-0123456789abcdef0 in " + region + " of account " + vault},
+		"the copy's key":                        {region: region, key: key, from: "the copied snapshot " + made.ID},
+		"the copy's key, which no record names": {region: region, unsaid: true, key: key, from: "the copied snapshot " + made.ID},
+		"a mapped key":                          {region: region, mapped: map[string]string{old: third}, key: third, from: "the copied snapshot " + made.ID},
+		"at home":                               {region: "eu-west-1", key: old, from: "snapshot " + row.SnapshotID},
+		"where no copy is":                      {region: "us-east-1", err: made.ID + " in " + region + " of account " + aws.HomeAccount},
+		"the snapshot is named as well":         {region: "us-east-1", err: row.SnapshotID + " in eu-west-1"},
+		"and the other account's as well":       {region: "us-east-1", err: "snap-0123456789abcdef0 in " + region + " of account " + vault},
 	} {
 		f := &volumes.Filler{Providers: []plugins.VolumeProvider{w.provider(t, c.region)}, Zones: []string{c.region + "a"}}
+		row.SnapshotCopies[1].KMSKeyID = key
+		if c.unsaid {
+			row.SnapshotCopies[1].KMSKeyID = ""
+		}
 		f.MapKeys = func(key string) (string, bool) { to, ok := c.mapped[key]; return to, ok }
 		pv := &corev1.PersistentVolume{Spec: corev1.PersistentVolumeSpec{PersistentVolumeSource: corev1.PersistentVolumeSource{
 			CSI: &corev1.CSIPersistentVolumeSource{Driver: "ebs.csi.aws.com", VolumeHandle: row.Source.Handle},

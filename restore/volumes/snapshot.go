@@ -86,13 +86,22 @@ func (f *Filler) mapKey(ask *plugins.VolumeRequest) {
 	}
 }
 
-// otherKey leaves the key of a volume that is made of a copied snapshot to the copy, unless the user has named one: the old one is of another place.
+// otherKey gives a volume that is made of a copied snapshot the copy's key, unless the user has named one: the old one is of another place. Where the
+// copy's key is not known nothing is asked for: an encrypted snapshot's own key is then the volume's, while encryption without a key would be by the
+// account's default key.
 func (f *Filler) otherKey(ask *plugins.VolumeRequest, row archive.Volume) {
-	isCopy := slices.ContainsFunc(row.SnapshotCopies, func(c archive.SnapshotCopy) bool { return c.ID == ask.SnapshotID })
-	if key := row.Source.Attributes[plugins.AttributeKey]; !isCopy || key == "" || ask.Attributes[plugins.AttributeKey] != key {
+	i := slices.IndexFunc(row.SnapshotCopies, func(c archive.SnapshotCopy) bool { return c.ID == ask.SnapshotID })
+	if i < 0 || ask.Attributes[plugins.AttributeKey] != row.Source.Attributes[plugins.AttributeKey] {
 		return
 	}
-	ask.Attributes = maps.Clone(ask.Attributes)
-	delete(ask.Attributes, plugins.AttributeKey)
-	ask.Attributes[plugins.AttributeEncrypted] = "true"
+	attributes := maps.Clone(ask.Attributes)
+	if attributes == nil {
+		attributes = map[string]string{}
+	}
+	delete(attributes, plugins.AttributeKey)
+	delete(attributes, plugins.AttributeEncrypted)
+	if key := row.SnapshotCopies[i].KMSKeyID; key != "" {
+		attributes[plugins.AttributeKey], attributes[plugins.AttributeEncrypted] = key, "true"
+	}
+	ask.Attributes = attributes
 }

@@ -224,11 +224,14 @@ func (r *Reconciler) delete(ctx context.Context, object *v1alpha1.DeleteBackupRe
 		err = r.remains(ctx, place, b, uid)
 	case err == nil:
 		if err = held(&entry, object.Spec.Force || entry.Deleting); err == nil {
-			err = place.Archive.Delete(ctx, entry, archive.DeleteOptions{Force: true, Now: r.Now})
+			err = place.Archive.Delete(ctx, entry, archive.DeleteOptions{Force: true, LeaveElsewhere: object.Spec.Force, Now: r.Now})
 		}
 	}
 	if errors.Is(err, plugins.ErrRetained) {
 		return outcome.Waiting("WaitingForLock", r.lockWait(err), fmt.Errorf("the deletion has begun, and goes on when the bucket's object lock ends: %w", err))
+	}
+	if errors.Is(err, archive.ErrElsewhere) {
+		return outcome.Stalled("Elsewhere", fmt.Errorf("delete backup %s: %w", b.Name, err))
 	}
 	if err != nil {
 		return fmt.Errorf("delete backup %s: %w", b.Name, err)

@@ -27,6 +27,7 @@ import (
 	"kedge.dev/kedge/api/v1alpha1"
 	"kedge.dev/kedge/backup/archive"
 	"kedge.dev/kedge/deploy"
+	"kedge.dev/kedge/plugins"
 	"kedge.dev/kedge/plugins/decorate"
 	"kedge.dev/kedge/plugins/file"
 	"kedge.dev/kedge/server/deletion"
@@ -129,11 +130,11 @@ func (w *world) create(t *testing.T, object client.Object) {
 }
 
 // backup makes an archive and the object that shows it.
-func (w *world) backup(t *testing.T, name string) {
+func (w *world) backup(t *testing.T, name string, rows ...archive.Volume) {
 	t.Helper()
 	opts := archive.WriteOptions{Name: name, UID: name + "-uid", SpoolDir: t.TempDir(), Now: func() time.Time { return now }, Rand: rand.Reader}
 	_, err := w.archive.Write(t.Context(), opts, func(context.Context, *archive.Writer) (*archive.Summary, error) {
-		return &archive.Summary{Cluster: v1alpha1.ClusterInfo{UID: "cluster"}, Phase: v1alpha1.PhaseCompleted, Started: now}, nil
+		return &archive.Summary{Cluster: v1alpha1.ClusterInfo{UID: "cluster"}, Phase: v1alpha1.PhaseCompleted, Started: now, Volumes: rows}, nil
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -265,10 +266,12 @@ func TestRefused(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	kept := []archive.Volume{{Namespace: "ns", Claim: "data", Volume: "pv", Provider: archive.ProviderCluster, Source: plugins.Volume{Handle: "h"}, SnapshotID: "content"}}
 	for name, c := range map[string]struct {
 		readOnly bool
 		uid      string
 		force    bool
+		rows     []archive.Volume
 		before   func(*testing.T, *world)
 		want     v1alpha1.RequestPhase
 		message  string
@@ -279,10 +282,13 @@ func TestRefused(t *testing.T) {
 		"held, forced":        {uid: "b-uid", before: hold, force: true, want: v1alpha1.RequestDone},
 		"a torn record":       {uid: "b-uid", before: tear, want: v1alpha1.RequestFailed, message: "whether it is held is not known"},
 		"torn record, forced": {uid: "b-uid", before: tear, force: true, want: v1alpha1.RequestDone},
+
+		"snapshots of another cluster":         {uid: "b-uid", rows: kept, want: v1alpha1.RequestFailed, message: "cluster cluster keeps VolumeSnapshots"},
+		"snapshots of another cluster, forced": {uid: "b-uid", rows: kept, force: true, want: v1alpha1.RequestDone},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, c.readOnly)
-			w.backup(t, "b")
+			w.backup(t, "b", c.rows...)
 			if c.before != nil {
 				c.before(t, w)
 			}

@@ -19,6 +19,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"kedge.dev/kedge/api/v1alpha1"
 	"kedge.dev/kedge/backup/archive"
@@ -273,7 +274,9 @@ func (r *Registry) open(ctx context.Context, object *v1alpha1.BackupStorageLocat
 	}
 	full := object.DeepCopy()
 	full.Spec = *spec
-	located = located.WithElsewhere(RemoveSnapshots(spec, r.Gate, located.ID(), r.connect))
+	located = located.WithElsewhere(RemoveSnapshots(spec, r.Gate, located.ID(), r.connect, func(ctx context.Context, left error) {
+		log.FromContext(ctx).Info("something of a deleted backup stays outside of the location", "left", left.Error())
+	}))
 	return &Place{Object: full, Store: store, Archive: located, registry: r}, nil
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
-	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -42,50 +41,6 @@ func ClusterProvider(ctx context.Context, cluster *kube.Client) *csi.Provider {
 		_, folder := efs.HandleOf(pv)
 		return block || folder
 	}})
-}
-
-// RemoveSnapshots is what a location removes of a deleted backup elsewhere: the snapshots that were made for it, their copies first.
-func RemoveSnapshots(spec *v1alpha1.BackupStorageLocationSpec, pass *gate.Gate, id string, connect Connect) archive.Elsewhere {
-	return func(ctx context.Context, what archive.Outside) error {
-		tags := map[string]string{volumes.TagUID: what.UID, volumes.TagLocation: id}
-		if what.Cluster != "" {
-			if err := removeFromCluster(ctx, connect, what, tags); err != nil {
-				return err
-			}
-		}
-		if what.OnlyCluster && len(what.Places) == 0 {
-			return nil
-		}
-		providers, err := VolumeProviders(ctx, spec, pass)
-		if err != nil {
-			return err
-		}
-		there, err := volumes.Elsewhere(providers, what.Places)
-		if err != nil {
-			return err
-		}
-		return volumes.Remove(ctx, slices.Concat(there, providers), tags)
-	}
-}
-
-// removeFromCluster removes the VolumeSnapshots that a cluster keeps for a backup, if it is the one that this process works for.
-func removeFromCluster(ctx context.Context, connect Connect, what archive.Outside, tags map[string]string) error {
-	client, err := connect()
-	if err == nil {
-		var uid string
-		if uid, err = client.ClusterUID(ctx); err == nil && uid != what.Cluster {
-			err = fmt.Errorf("this is cluster %s", uid)
-		}
-	}
-	switch {
-	case ctx.Err() != nil:
-		return context.Cause(ctx)
-	case err != nil && what.Leave:
-		return nil
-	case err != nil:
-		return fmt.Errorf("%w: cluster %s keeps VolumeSnapshots for it, and only there can they be removed (delete the backup there; or with --force, and leave them): %w", archive.ErrElsewhere, what.Cluster, err)
-	}
-	return volumes.Remove(ctx, []plugins.VolumeProvider{ClusterProvider(ctx, client)}, tags)
 }
 
 // Repository opens the location's repository of volume copies, and makes it where there is none yet. The caches of a process are below

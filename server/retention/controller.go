@@ -211,6 +211,9 @@ func (r *Reconciler) condition(res *Result, err error) status.Condition {
 		}
 		c.Message += "."
 	}
+	if n := len(res.Elsewhere); n > 0 {
+		c.Message += fmt.Sprintf(" %d deletions, the first of %s, cannot be finished by this cluster: %v.", n, res.Elsewhere[0].ID, res.Elsewhere[0].Err)
+	}
 	if n := len(res.Damaged); n > 0 {
 		c.Message += fmt.Sprintf(" What lies beside %d records that cannot be read is left alone, the first: %v", n, res.Damaged[0])
 	}

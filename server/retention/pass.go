@@ -50,6 +50,8 @@ type Result struct {
 	// Waiting are deletions that the store's object lock holds up, and LockEnds is when the first of them can go on, where that is known.
 	Waiting  []string
 	LockEnds time.Time
+	// Elsewhere are deletions that have begun and that another cluster has to finish, which keeps snapshots for them.
+	Elsewhere []archive.DeletionElsewhere
 	// Swept are folders of crashed attempts that are gone ("name/uid/attempt"), with SweptObjects in all.
 	Swept        []string
 	SweptObjects int
@@ -94,7 +96,7 @@ func (p *Pass) Run(ctx context.Context) (Result, error) {
 // resume ends the deletions that have begun. Their entries say so of themselves, and nothing else is done with them in this pass.
 func (p *Pass) resume(ctx context.Context, res *Result, inventory *archive.Inventory) error {
 	done, err := p.Archive.ResumeListed(ctx, inventory)
-	res.Waiting, res.LockEnds = done.Retained, done.RetainedUntil
+	res.Waiting, res.LockEnds, res.Elsewhere = done.Retained, done.RetainedUntil, done.Elsewhere
 	failed := []error{err}
 	for _, id := range done.Done {
 		name, uid, _ := strings.Cut(id, "/")

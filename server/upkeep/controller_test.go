@@ -36,6 +36,7 @@ type world struct {
 	namespace string
 	dir       string
 	shelf     *shelf
+	more      []plugins.VolumeProvider
 	events    *events.FakeRecorder
 	reconcile func() (ctrl.Result, error)
 	registry  *location.Registry
@@ -82,7 +83,7 @@ func newWorld(t *testing.T) *world {
 	r := &upkeep.Reconciler{
 		Client: c, Registry: w.registry, Events: w.events, Now: time.Now, ClusterUID: func(context.Context) (string, error) { return "blue", nil },
 		Providers: func(context.Context, *location.Place) ([]plugins.VolumeProvider, error) {
-			return []plugins.VolumeProvider{w.shelf}, nil
+			return append([]plugins.VolumeProvider{w.shelf}, w.more...), nil
 		},
 	}
 	w.reconcile = func() (ctrl.Result, error) {
@@ -116,6 +117,27 @@ func (w *world) looks(t *testing.T, want string) {
 	if !strings.HasPrefix(got, want) || want == "" && got != "" {
 		t.Errorf("the condition is %q, want %q", got, want)
 	}
+}
+
+// taker takes the cluster's snapshots, of which there are none.
+type taker struct{ *shelf }
+
+func (taker) Takes() bool { return true }
+
+// TestSweepTellsOfFailures: AWS may be out of reach where the cluster takes snapshots itself; what cannot be deleted there is told all the same.
+func TestSweepTellsOfFailures(t *testing.T) {
+	w := newWorld(t)
+	place, err := w.registry.Get(t.Context(), "main")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.more = []plugins.VolumeProvider{taker{&shelf{}}}
+	w.create(t, &v1alpha1.Backup{ObjectMeta: metav1.ObjectMeta{Name: "new"}, Spec: v1alpha1.BackupSpec{Volumes: &v1alpha1.VolumeSelection{Method: v1alpha1.VolumeSnapshot}}})
+	w.shelf.err = fmt.Errorf("describe snapshots: %w", plugins.ErrAccess)
+	w.looks(t, "True Done: ")
+	w.shelf.err, w.shelf.locked = nil, fmt.Errorf("delete snapshot: %w", plugins.ErrAccess)
+	w.shelf.snapshots = []plugins.Snapshot{snapshot("orphan", "gone", "a", "vol-1", 9*day-time.Since(now), volumes.TagLocation, place.Archive.ID())}
+	w.looks(t, "False AccessDenied: remove orphaned snapshot orphan: delete snapshot: access denied")
 }
 
 // TestReconcile looks after a location that gets a repository, orphans, a provider that is away, and a backup that cannot be read.

@@ -75,7 +75,7 @@ type Search struct {
 	unseen []error
 }
 
-// Unreached says of an error of Find for one provider that it is no failure: that one cannot be reached without access that nobody gave, and another
+// Unreached says of an error of Find (of nothing else) for one provider that it is no failure: that one cannot be reached without access that nobody gave, and another
 // one takes the cluster's snapshots.
 func Unreached(err error, all []plugins.VolumeProvider) bool {
 	return errors.Is(err, plugins.ErrAccess) && slices.ContainsFunc(all, takes)

@@ -28,6 +28,7 @@ type shelf struct {
 	deleted   []string
 	err       error
 	takes     bool
+	locked    error // of deletions
 }
 
 func (s *shelf) Takes() bool { return s.takes }
@@ -69,6 +70,9 @@ func (s *shelf) FindVolumes(_ context.Context, tags map[string]string) (found []
 }
 
 func (s *shelf) DeleteSnapshot(_ context.Context, id string) error {
+	if s.locked != nil {
+		return s.locked
+	}
 	s.deleted = append(s.deleted, id)
 	s.snapshots = slices.DeleteFunc(s.snapshots, func(one plugins.Snapshot) bool { return one.ID == id })
 	return nil

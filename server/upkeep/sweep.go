@@ -43,16 +43,17 @@ func (r *Reconciler) sweep(ctx context.Context, object *v1alpha1.BackupStorageLo
 			Providers: []plugins.VolumeProvider{p}, LocationID: place.Archive.ID(), Entries: place.Entries, Places: places, Cluster: cluster, Target: cluster,
 			Busy: busy, Before: r.Now().Add(-SafeAge),
 		}
-		if err := r.removeOrphans(ctx, object, search); !Unreached(err, providers) {
-			failed = append(failed, err)
-		}
+		failed = append(failed, r.removeOrphans(ctx, object, search, providers))
 	}
 	return true, errors.Join(failed...)
 }
 
-func (r *Reconciler) removeOrphans(ctx context.Context, object *v1alpha1.BackupStorageLocation, search *Search) error {
+func (r *Reconciler) removeOrphans(ctx context.Context, object *v1alpha1.BackupStorageLocation, search *Search, all []plugins.VolumeProvider) error {
 	orphans, err := search.Find(ctx)
-	if err != nil {
+	switch {
+	case Unreached(err, all):
+		return nil
+	case err != nil:
 		return err
 	}
 	var failed []error

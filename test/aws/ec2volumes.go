@@ -271,10 +271,12 @@ func (c *Cloud) encryption(in *call, v *volume, source *snapshot) *apiError {
 		return refuse("InvalidParameterDependency", "The parameter KmsKeyId requires the parameter Encrypted to be set.")
 	}
 	if source != nil && source.encrypted {
+		asked := v.encrypted
 		v.encrypted = true
 		switch _, usable := c.findKey(source.region, v.account, source.keyID); {
+		case source.account == v.account && asked: // encryption that is asked for without a key is by the account's default key
 		case source.account == v.account:
-			keyID = cmp.Or(keyID, source.keyID)
+			keyID = source.keyID
 		case !usable:
 			keyID = source.keyID // of a shared snapshot the key is needed too ("Share a KMS key", EBS User Guide), else one's own encrypts
 		}
