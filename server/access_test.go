@@ -179,6 +179,11 @@ func TestTenant(t *testing.T) {
 			}
 		}
 	}
+	other := newBackup("other") // another installation's, whose server may ask for no account
+	other.Namespace = "theirs"
+	if err := h.client.Create(t.Context(), other); err != nil {
+		t.Errorf("in a namespace that is not the server's: %v", err)
+	}
 	abroad := backup("abroad", "reader")
 	abroad.Spec.Volumes = &v1alpha1.VolumeSelection{Method: v1alpha1.VolumeSnapshot, SnapshotCopies: []v1alpha1.SnapshotCopy{{Region: "eu-central-1", RoleARN: "arn:aws:iam::444455556666:role/his"}}}
 	if err := tenant.Create(t.Context(), abroad); !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), "may create locations") {

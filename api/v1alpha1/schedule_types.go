@@ -163,6 +163,8 @@ type ScheduleStatus struct {
 	Active string `json:"active,omitempty"`
 	// Made is the name of the Backup of the run that was begun last, as it was noted before that was created.
 	Made string `json:"made,omitempty"`
+	// MadeUID is the uid of that Backup, once it is there. Another object under its name is not of the schedule.
+	MadeUID string `json:"madeUID,omitempty"`
 	// LastSuccessfulBackup is the newest Backup that can be restored from, and LastSuccess when it was completed.
 	LastSuccessfulBackup string       `json:"lastSuccessfulBackup,omitempty"`
 	LastSuccess          *metav1.Time `json:"lastSuccess,omitempty"`

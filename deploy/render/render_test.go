@@ -307,10 +307,11 @@ func TestAdmissionPolicy(t *testing.T) {
 	if policy == nil || find(made, "ValidatingAdmissionPolicyBinding", "kedge-accounts") == nil {
 		t.Fatal("there is no policy, or no binding")
 	}
-	if text, err := render.YAML([]*unstructured.Unstructured{policy}); err != nil || !strings.Contains(string(text), "'system:serviceaccount:kedge:other'") {
+	text, err := render.YAML([]*unstructured.Unstructured{policy})
+	if err != nil || !strings.Contains(string(text), "'system:serviceaccount:kedge:other'") || !strings.Contains(string(text), "request.namespace == 'kedge'") {
 		t.Errorf("the policy is %s, %v", text, err)
 	}
-	_, err := render.Objects(deploy.Chart, render.Options{Release: "kedge", Namespace: "kedge", APIVersions: render.VersionsOf(29), Values: render.Merge(image(), values)})
+	_, err = render.Objects(deploy.Chart, render.Options{Release: "kedge", Namespace: "kedge", APIVersions: render.VersionsOf(29), Values: render.Merge(image(), values)})
 	if !errors.Is(err, render.ErrRequired) || !strings.Contains(err.Error(), "1.30 and later") {
 		t.Errorf("for Kubernetes 1.29: %v", err)
 	}

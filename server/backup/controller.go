@@ -97,8 +97,8 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	}
 	before := object.DeepCopy()
 	b := &object
-	if err := r.origin(ctx, b); err != nil {
-		return outcome.Result(err)
+	if err := r.origin(ctx, b); err != nil && !b.Spec.Cancel { // what is cancelled makes no archive that could count
+		return r.unlooked(ctx, b, before, err)
 	}
 	b.Status.ObservedGeneration = b.Generation
 	begin, err := r.step(ctx, b)

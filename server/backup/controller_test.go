@@ -363,8 +363,8 @@ func TestOriginOfLabel(t *testing.T) {
 	spec := v1alpha1.BackupSpec{Selection: v1alpha1.Selection{IncludedNamespaces: []string{w.namespace}}}
 	s := &v1alpha1.Schedule{Spec: v1alpha1.ScheduleSpec{Schedule: "@daily"}}
 	w.create(t, "daily", s)
-	made := func(name string) {
-		s.Status.Made = name
+	made := func(name, uid string) {
+		s.Status.Made, s.Status.MadeUID = name, uid
 		if err := w.client.Status().Update(t.Context(), s); err != nil {
 			t.Fatal(err)
 		}
@@ -377,7 +377,7 @@ func TestOriginOfLabel(t *testing.T) {
 		{"daily-3", "daily", "daily-3", "daily-3", "daily-1", ""},
 		{"orphan", "gone", "daily-2", "daily-2", "orphan", ""},
 	} {
-		made(c.made)
+		made(c.made, "")
 		owner, err := w.marks().Of(t.Context(), s, "")
 		if err != nil {
 			t.Fatal(err)
@@ -389,9 +389,16 @@ func TestOriginOfLabel(t *testing.T) {
 			},
 			Spec: spec,
 		})
-		w.look(t, r, c.name)
-		made(c.later)
-		b := w.toEnd(t, r, c.name)
+		b := w.look(t, r, c.name)
+		if early := b.Status.ObservedGeneration == 0; early != (c.want != "") {
+			t.Errorf("%s: waits for its schedule's note: %t", c.name, early)
+		}
+		if c.name == c.made {
+			made(c.made, string(b.UID))
+			w.look(t, r, c.name)
+		}
+		made(c.later, "another")
+		b = w.toEnd(t, r, c.name)
 		entry, err := w.place(t).Find(t.Context(), string(b.UID))
 		if err != nil || entry.Record == nil {
 			t.Fatalf("%s: %+v, %v", c.name, b.Status, err)
@@ -399,6 +406,47 @@ func TestOriginOfLabel(t *testing.T) {
 		if got := entry.Record.Labels; got[v1alpha1.ScheduleLabel] != c.want || b.Status.Schedule != c.want || got["team"] != "a" {
 			t.Errorf("%s: labels %v, status %+v", c.name, got, b.Status)
 		}
+	}
+}
+
+// TestMarkAgain has somebody delete the Backup of the newest run, and create it again with its label and mark.
+func TestMarkAgain(t *testing.T) {
+	w := newWorld(t)
+	s := &v1alpha1.Schedule{Spec: v1alpha1.ScheduleSpec{Schedule: "@daily"}}
+	w.create(t, "daily", s)
+	s.Status.Made, s.Status.MadeUID = "daily-1", "the-first"
+	if err := w.client.Status().Update(t.Context(), s); err != nil {
+		t.Fatal(err)
+	}
+	owner, err := w.marks().Of(t.Context(), s, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.create(t, "daily-1", owner.NewBackup("daily-1"))
+	if b := w.look(t, w.server(t, t.TempDir(), true), "daily-1"); b.Status.Schedule != "" || b.Status.ObservedGeneration == 0 {
+		t.Errorf("it counts as the first: %+v", b.Status)
+	}
+}
+
+// TestNoKey has a Secret of the key that is of no use: a scheduled backup says so, and can be cancelled.
+func TestNoKey(t *testing.T) {
+	w := newWorld(t)
+	if err := w.client.Create(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: "kedge-runs"}}); err != nil {
+		t.Fatal(err)
+	}
+	w.create(t, "daily", &v1alpha1.Schedule{Spec: v1alpha1.ScheduleSpec{Schedule: "@daily"}})
+	w.create(t, "daily-1", &v1alpha1.Backup{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{v1alpha1.ScheduleLabel: "daily"}}})
+	r := w.server(t, t.TempDir(), true)
+	b := w.look(t, r, "daily-1")
+	if reasonOf(b) != schedule.ReasonNoKey || b.Status.ObservedGeneration != 0 {
+		t.Errorf("without a key: %+v", b.Status)
+	}
+	b.Spec.Cancel = true
+	if err := w.client.Update(t.Context(), b); err != nil {
+		t.Fatal(err)
+	}
+	if b = w.look(t, r, "daily-1"); b.Status.Phase != v1alpha1.PhaseCancelled {
+		t.Errorf("cancelled: %+v", b.Status)
 	}
 }
 

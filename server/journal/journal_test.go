@@ -330,6 +330,28 @@ func TestLog(t *testing.T) {
 	}
 }
 
+// TestLongLog has a log without room for all of its lines. How the attempt ended is in it.
+func TestLongLog(t *testing.T) {
+	c := world(t, "longlog")
+	s := storeFor(t, c, "longlog", "longlog")
+	l := &Log{}
+	for range maxLog / 1000 * 2 {
+		fmt.Fprintf(l, "{\"filler\":%q}\n", strings.Repeat("x", 1000))
+	}
+	l.End()
+	fmt.Fprintf(l, "{\"end\":%q}\n", strings.Repeat("y", 60_000))
+	if err := l.Keep(t.Context(), s); err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	if err := CopyLog(t.Context(), s, &b); err != nil {
+		t.Fatal(err)
+	}
+	if lines := strings.Split(strings.TrimSpace(b.String()), "\n"); b.Len() > maxLog+1000 || !strings.HasPrefix(lines[len(lines)-2], `{"end":"y`) || !strings.Contains(lines[len(lines)-1], "left out") {
+		t.Errorf("%d lines, %d bytes, the last %.100s", len(lines), b.Len(), lines[len(lines)-1])
+	}
+}
+
 // BenchmarkAppend measures what an Append costs a restore's 64 workers: created objects, and such that are waited for.
 func BenchmarkAppend(b *testing.B) {
 	c := world(b, "bench")

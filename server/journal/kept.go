@@ -23,6 +23,7 @@ const (
 	maxPieces = 64
 	maxReport = 256 << 20 // decompressed
 	maxLog    = 8 << 20   // of one attempt
+	maxEnd    = 64 << 10  // of that, what is kept free for how it ends
 	logChunk  = 2 << 20   // before compression
 )
 
@@ -122,13 +123,25 @@ type Log struct {
 	mu      sync.Mutex
 	lines   bytes.Buffer
 	dropped int
+	ending  bool
+}
+
+// End has the next lines be those on how the attempt ends. They are taken where there is room for no others.
+func (l *Log) End() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ending = true
 }
 
 // Write takes one line.
 func (l *Log) Write(line []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.lines.Len()+len(line) > maxLog {
+	most := maxLog
+	if !l.ending {
+		most -= maxEnd
+	}
+	if l.lines.Len()+len(line) > most {
 		l.dropped++
 		return len(line), nil
 	}

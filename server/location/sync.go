@@ -90,7 +90,7 @@ func (s *showing) end(ctx context.Context, complete bool) (unreadable []error, e
 	return unreadable, nil
 }
 
-// refusals are the objects that the API server does not take for what a record says. Records are written by others; one hides no other.
+// refusals are the objects that the API server, or a policy in it, does not take for what a record says. Records are written by others; one hides no other.
 type refusals struct {
 	mu   sync.Mutex
 	list []error
@@ -98,7 +98,7 @@ type refusals struct {
 
 // take keeps a refusal, and gives back any other error.
 func (r *refusals) take(err error) error {
-	if !apierrors.IsInvalid(err) && !apierrors.IsBadRequest(err) && !apierrors.IsRequestEntityTooLargeError(err) {
+	if !apierrors.IsForbidden(err) && !apierrors.IsInvalid(err) && !apierrors.IsBadRequest(err) && !apierrors.IsRequestEntityTooLargeError(err) {
 		return err
 	}
 	r.mu.Lock()
@@ -196,7 +196,11 @@ func (r *Reconciler) follow(ctx context.Context, b *v1alpha1.Backup, e *archive.
 	}
 	// A whole object is less work for the API server than a patch, by a fifth. It is refused too where anybody changed the object meanwhile.
 	b.ManagedFields = nil
-	if err := client.IgnoreNotFound(r.Client.Status().Update(ctx, b)); err != nil {
+	err := r.Client.Status().Update(ctx, b)
+	if apierrors.IsConflict(err) {
+		return nil // the next sync sees what it has become; the other backups are shown now
+	}
+	if client.IgnoreNotFound(err) != nil {
 		return fmt.Errorf("show backup %s: %w", e.ID(), err)
 	}
 	return nil

@@ -3,6 +3,7 @@ package location_test
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"io/fs"
 	"maps"
 	"os"
@@ -14,12 +15,15 @@ import (
 
 	"filippo.io/age"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	clientscheme "k8s.io/client-go/kubernetes/scheme"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"kedge.dev/kedge/api/v1alpha1"
 	"kedge.dev/kedge/backup/archive"
@@ -35,7 +39,7 @@ func clock() time.Time { return now }
 
 // world is a namespace of a real API server, with a reconciler whose locations are folders.
 type world struct {
-	client    client.Client
+	client    client.WithWatch
 	namespace string
 	r         *location.Reconciler
 }
@@ -67,7 +71,7 @@ func newWorld(t *testing.T) *world {
 	if err := v1alpha1.AddToScheme(scheme); err != nil {
 		t.Fatal(err)
 	}
-	c, err := client.New(cluster.Kedge(t), client.Options{Scheme: scheme})
+	c, err := client.NewWithWatch(cluster.Kedge(t), client.Options{Scheme: scheme})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -176,6 +180,44 @@ func TestRefusedRecord(t *testing.T) {
 		}
 		shown, _ := w.backups(t)
 		if len(shown) != 2 || shown["first"] != "main first-uid" || shown["last"] != "main last-uid" {
+			t.Errorf("shown: %v", shown)
+		}
+	}
+}
+
+// TestRefusedByPolicy has an object that a policy does not take, and one that somebody changes while it is shown: the others are shown.
+func TestRefusedByPolicy(t *testing.T) {
+	w := newWorld(t)
+	path, _ := folder(t, "first", "kept-away", "raced")
+	w.mount(t, "main", path)
+	backups := schema.GroupResource{Group: "kedge.dev", Resource: "backups"}
+	races := 1
+	var mu sync.Mutex
+	w.r.Client = interceptor.NewClient(w.client, interceptor.Funcs{
+		Create: func(ctx context.Context, c client.WithWatch, o client.Object, opts ...client.CreateOption) error {
+			if o.GetName() == "kept-away" {
+				return apierrors.NewForbidden(backups, o.GetName(), errors.New("not with this label"))
+			}
+			return c.Create(ctx, o, opts...)
+		},
+		SubResourceUpdate: func(ctx context.Context, c client.Client, sub string, o client.Object, opts ...client.SubResourceUpdateOption) error {
+			mu.Lock()
+			race := o.GetName() == "raced" && races > 0
+			if race {
+				races--
+			}
+			mu.Unlock()
+			if race {
+				return apierrors.NewConflict(backups, o.GetName(), errors.New("changed meanwhile"))
+			}
+			return c.SubResource(sub).Update(ctx, o, opts...)
+		},
+	})
+	for _, raced := range []string{" ", "main raced-uid"} {
+		if synced := w.sync(t, "main"); !strings.Contains(synced, "SomeUnreadable") || !strings.Contains(synced, "show backup kept-away/kept-away-uid: ") {
+			t.Error(synced)
+		}
+		if shown, _ := w.backups(t); len(shown) != 2 || shown["first"] != "main first-uid" || shown["raced"] != raced {
 			t.Errorf("shown: %v", shown)
 		}
 	}

@@ -306,6 +306,9 @@ func (r *Reconciler) reported(o *v1alpha1.Restore, report *restore.Report) {
 	if o.Status.StartTime != nil {
 		s.StartTime = o.Status.StartTime
 	}
+	if inVain(report) { // the last of them was not counted yet
+		s.Failures = max(s.Failures, maxFailures)
+	}
 	o.Status = s
 	ready := readyCondition(s.Phase, s.Message)
 	if gaveUp && s.Phase == v1alpha1.PhaseFailed {

@@ -163,7 +163,7 @@ func TestInVain(t *testing.T) {
 	}
 	w.serve(t, w.cluster.Kedge(t), func(r *Reconciler) { r.Runner.Config = &rest.Config{Host: "https://127.0.0.1:1"} })
 	o = w.ended(t, "vain")
-	if o.Status.Phase != v1alpha1.PhaseFailed || !strings.HasPrefix(o.Status.Message, "given up after 5 attempts that failed, the last: ") {
+	if o.Status.Phase != v1alpha1.PhaseFailed || o.Status.Failures != 5 || !strings.HasPrefix(o.Status.Message, "given up after 5 attempts that failed, the last: ") {
 		t.Errorf("%+v", o.Status)
 	}
 	report := w.report(t, o)
@@ -171,7 +171,7 @@ func TestInVain(t *testing.T) {
 	for _, r := range report.Remarks {
 		remarks = append(remarks, r.Reason+" "+r.Message)
 	}
-	if len(remarks) != 2 || remarks[0] != "AttemptFailed attempt 1: the quota is used up" || !strings.HasPrefix(remarks[1], "AttemptFailed attempt 5: ") || !strings.Contains(remarks[1], "127.0.0.1:1") {
+	if len(remarks) != 3 || !strings.Contains(remarks[2], "5 attempts failed, and the log says of 2") || remarks[0] != "AttemptFailed attempt 1: the quota is used up" || !strings.HasPrefix(remarks[1], "AttemptFailed attempt 5: ") || !strings.Contains(remarks[1], "127.0.0.1:1") {
 		t.Errorf("remarks: %q", remarks)
 	}
 	if report.Phase != v1alpha1.PhaseFailed || report.Message != o.Status.Message || report.Backup != o.Spec.BackupName {

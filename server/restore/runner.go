@@ -294,7 +294,8 @@ func (j readOnce) Replay(ctx context.Context, fn func(restore.Record) error) err
 
 // stopped keeps the log of an attempt that is not the restore's end.
 func (a *attempt) stopped(ctx context.Context, err error) error {
-	a.log.Error(attemptEnds, "attempt", a.object.Status.Attempts, "error", err.Error())
+	a.lines.End()
+	a.log.Error(attemptEnds, "attempt", a.object.Status.Attempts, "error", strings.ToValidUTF8(err.Error()[:min(len(err.Error()), maxError)], ""))
 	keepCtx, done := context.WithTimeout(context.WithoutCancel(ctx), keepFor/4)
 	defer done()
 	if keepErr := a.lines.Keep(keepCtx, a.store); keepErr != nil {
@@ -316,6 +317,7 @@ func (a *attempt) keep(ctx context.Context, report *restore.Report) error {
 		}
 	}
 	c := report.Counts
+	a.lines.End()
 	a.log.Info("restore ends", "phase", string(report.Phase), "created", c.Created, "updated", c.Updated, "unchanged", c.Unchanged, "skipped", c.Skipped, "failed", c.Failed)
 	if err := a.lines.Keep(ctx, a.store); err != nil {
 		a.Log.Warn("the log of a restore is not kept", "restore", a.object.Name, "error", err.Error())

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	"kedge.dev/kedge/api/v1alpha1"
 	"kedge.dev/kedge/plugins"
@@ -50,19 +51,68 @@ func (a *attempt) inVain(ctx context.Context, err error) (*restore.Report, error
 
 // failures are the remarks on why attempts failed, of all whose log was kept.
 func (a *attempt) failures(ctx context.Context) []plugins.Remark {
-	var log bytes.Buffer
-	if err := journal.CopyLog(ctx, a.store, &log); err != nil {
-		return []plugins.Remark{{Reason: string(restore.AttemptFailed), Message: fmt.Sprintf("the log of the attempts cannot be read: %v", err)}}
+	var found ends
+	if err := journal.CopyLog(ctx, a.store, &found); err != nil {
+		return append(found.remarks, plugins.Remark{Reason: string(restore.AttemptFailed), Message: fmt.Sprintf("the log of the attempts cannot be read: %v", err)})
 	}
-	var remarks []plugins.Remark
-	for line := range bytes.Lines(log.Bytes()) {
-		var l struct {
-			Msg, Error string
-			Attempt    int
+	if found.seen != maxFailures {
+		found.remarks = append(found.remarks, plugins.Remark{
+			Reason:  string(restore.AttemptFailed),
+			Message: fmt.Sprintf("%d attempts failed, and the log says of %d how they ended, of which at most the first %d are named: the log of an attempt may not have been kept, and one that is put down with its server ends too", maxFailures, found.seen, maxEnds),
+		})
+	}
+	return found.remarks
+}
+
+// inVain says whether a report is one that inVain made: no other remarks on attempts.
+func inVain(report *restore.Report) bool {
+	return slices.ContainsFunc(report.Remarks, func(r plugins.Remark) bool { return r.Reason == string(restore.AttemptFailed) })
+}
+
+// The bounds of what is read of how attempts end.
+const (
+	maxError = 16 << 10 // of one, as it is written
+	maxLine  = 128 << 10
+	maxEnds  = 32
+)
+
+// ends takes a log and keeps of it only how attempts ended.
+type ends struct {
+	line    []byte // what came of the line so far
+	long    bool   // it is longer than maxLine, and none of ours
+	seen    int
+	remarks []plugins.Remark
+}
+
+// Write takes a piece of the log.
+func (e *ends) Write(p []byte) (int, error) {
+	for part := range bytes.Lines(p) {
+		if !e.long && len(e.line)+len(part) <= maxLine {
+			e.line = append(e.line, part...)
+		} else {
+			e.long = true
 		}
-		if json.Unmarshal(line, &l) == nil && l.Msg == attemptEnds {
-			remarks = append(remarks, plugins.Remark{Reason: string(restore.AttemptFailed), Message: fmt.Sprintf("attempt %d: %s", l.Attempt, l.Error)})
+		if part[len(part)-1] == '\n' {
+			if !e.long {
+				e.take()
+			}
+			e.line, e.long = e.line[:0], false
 		}
 	}
-	return remarks
+	return len(p), nil
+}
+
+// take looks at a whole line.
+func (e *ends) take() {
+	var l struct {
+		Msg, Error string
+		Attempt    int
+	}
+	if !bytes.Contains(e.line, []byte(attemptEnds)) || json.Unmarshal(e.line, &l) != nil || l.Msg != attemptEnds {
+		return
+	}
+	e.seen++
+	if len(e.remarks) < maxEnds {
+		e.remarks = append(e.remarks, plugins.Remark{Reason: string(restore.AttemptFailed), Message: fmt.Sprintf("attempt %d: %s", l.Attempt, l.Error)})
+	}
 }

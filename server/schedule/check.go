@@ -31,6 +31,7 @@ const (
 	ReasonInvalidNameTemplate    = "InvalidNameTemplate"
 	ReasonInvalidTemplate        = "InvalidTemplate"
 	ReasonServiceAccountRequired = "ServiceAccountRequired"
+	ReasonNoKey                  = "NoKey"
 )
 
 const (

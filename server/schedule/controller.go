@@ -2,6 +2,7 @@
 package schedule
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -98,19 +99,30 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	}
 	before := object.DeepCopy()
 	s := &object
-	owner, err := r.Marks.Of(ctx, s, cluster)
-	if err != nil {
-		return ctrl.Result{}, fmt.Errorf("follow schedule %s: %w", object.Name, err)
+	owner, keyErr := r.Marks.Of(ctx, s, cluster)
+	if keyErr != nil {
+		if outcome.Stopped(ctx) {
+			return ctrl.Result{}, nil
+		}
+		owner = &Owner{schedule: s, cluster: cluster} // it knows what was seen before
 	}
-	decision, stalled := r.step(s, see(backups.Items, owner))
+	decision, stalled := r.step(s, see(backups.Items, owner), keyErr)
 	if err := status.Patch(ctx, r.Client, s, before); err != nil {
 		return lost(err)
 	}
 	r.tell(s, decision)
+	if keyErr != nil {
+		return outcome.Result(fmt.Errorf("follow schedule %s: %w", object.Name, keyErr))
+	}
 	if pending(&s.Status) && stalled == nil {
 		before = s.DeepCopy()
-		if err := r.create(ctx, owner, decision); err != nil {
+		uid, err := r.create(ctx, owner, decision)
+		if err != nil {
 			return r.refused(ctx, s, before, err)
+		}
+		s.Status.MadeUID = string(uid)
+		if err := status.Patch(ctx, r.Client, s, before); err != nil { // the next look notes it
+			return lost(err)
 		}
 	}
 	wait := lookAgain
@@ -120,15 +132,18 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	return ctrl.Result{RequeueAfter: wait}, nil
 }
 
-// step brings the status up to the present, in memory. The error says why no run can begin.
-func (r *Reconciler) step(s *v1alpha1.Schedule, seen seen) (Decision, error) {
+// step brings the status up to the present, in memory. The error says why no run can begin. Without the key nothing tells which Backups that nobody looked
+// at yet are the schedule's, so that what is noted of them stays; times pass all the same.
+func (r *Reconciler) step(s *v1alpha1.Schedule, seen seen, keyErr error) (Decision, error) {
 	st := &s.Status
 	st.ObservedGeneration = s.Generation
-	seen.note(s)
+	if keyErr == nil {
+		seen.note(s)
+	}
 	times, err := checkTimes(&s.Spec)
 	var d Decision
 	if err == nil {
-		err = checkTemplate(s, r.RequireServiceAccount)
+		err = cmp.Or(checkTemplate(s, r.RequireServiceAccount), keyErr)
 		d = Decide(Situation{
 			Spec: &s.Spec, Status: st, Times: times, UID: s.UID, Request: s.Annotations[v1alpha1.RunRequestedAnnotation],
 			Created: s.CreationTimestamp.Time, Now: r.Now(), Held: st.Active != "" || err != nil, LastEnded: completed(seen.ended),
@@ -136,7 +151,7 @@ func (r *Reconciler) step(s *v1alpha1.Schedule, seen seen) (Decision, error) {
 		d.note(st)
 		if d.Start != nil {
 			st.Active = nameFor(s, d.Start, &seen)
-			st.Made = st.Active
+			st.Made, st.MadeUID = st.Active, ""
 		}
 	} else {
 		st.Following, st.NextRun = "", nil
@@ -161,9 +176,9 @@ func nameFor(s *v1alpha1.Schedule, run *Run, seen *seen) string {
 	return nameOf(s, at)
 }
 
-// create makes the Backup of the run that the status notes. What is there already under its name, and is the schedule's own, is that Backup; where the
+// create makes the Backup of the run that the status notes, and gives its uid. What is there already under its name, and is the schedule's own, is that Backup; where the
 // name belongs to something else, the run gets another one.
-func (r *Reconciler) create(ctx context.Context, owner *Owner, d Decision) error {
+func (r *Reconciler) create(ctx context.Context, owner *Owner, d Decision) (types.UID, error) {
 	s := owner.schedule
 	own := s.Status.Active
 	for _, name := range []string{own, owner.otherName(own)} {
@@ -171,29 +186,32 @@ func (r *Reconciler) create(ctx context.Context, owner *Owner, d Decision) error
 		err := r.Client.Create(ctx, b)
 		if err == nil {
 			r.Events.Eventf(s, b, corev1.EventTypeNormal, "RunStarted", "Run", "Backup %s is being made (%s)", name, d.why())
-			return nil
+			return b.UID, nil
 		}
 		if !apierrors.IsAlreadyExists(err) {
-			return fmt.Errorf("create backup %s: %w", name, err)
+			return "", fmt.Errorf("create backup %s: %w", name, err)
 		}
-		if mine, err := r.isMine(ctx, owner, name); err != nil || mine {
-			return err
+		if uid, err := r.isMine(ctx, owner, name); err != nil || uid != "" {
+			return uid, err
 		}
 		r.Events.Eventf(s, b, corev1.EventTypeWarning, "NameTaken", "Run", "Backup %s is not this schedule's, though it has the name of a run: see who made it. The run gets another name", name)
 	}
-	return fmt.Errorf("create backup %s: the name is taken by an object that is not this schedule's: delete that, or change spec.nameTemplate", own)
+	return "", fmt.Errorf("create backup %s: the name is taken by an object that is not this schedule's: delete that, or change spec.nameTemplate", own)
 }
 
-// isMine says whether an object is a run of the schedule: not one that shows another cluster's archive, and not one that somebody put there.
-func (r *Reconciler) isMine(ctx context.Context, owner *Owner, name string) (bool, error) {
+// isMine gives the uid of an object that is a run of the schedule: not one that shows another cluster's archive, and not one that somebody put there.
+func (r *Reconciler) isMine(ctx context.Context, owner *Owner, name string) (types.UID, error) {
 	var b v1alpha1.Backup
 	if err := r.Client.Get(ctx, client.ObjectKey{Namespace: owner.schedule.Namespace, Name: name}, &b); err != nil {
 		if apierrors.IsNotFound(err) { // the cache is behind
-			return false, outcome.Waiting(ReasonRunRefused, time.Second, fmt.Errorf("read backup %s: %w", name, err))
+			return "", outcome.Waiting(ReasonRunRefused, time.Second, fmt.Errorf("read backup %s: %w", name, err))
 		}
-		return false, fmt.Errorf("read backup %s: %w", name, err)
+		return "", fmt.Errorf("read backup %s: %w", name, err)
 	}
-	return b.Labels[v1alpha1.ScheduleLabel] == owner.schedule.Name && owner.owns(&b), nil
+	if b.Labels[v1alpha1.ScheduleLabel] != owner.schedule.Name || !owner.owns(&b) {
+		return "", nil
+	}
+	return b.UID, nil
 }
 
 // refused notes that the Backup of a run cannot be created. It is tried again.

@@ -105,7 +105,8 @@ func (p *place) made(t *testing.T, s *v1alpha1.Schedule, b *v1alpha1.Backup) boo
 	if err != nil {
 		t.Fatal(err)
 	}
-	return owner.Made(b)
+	made, known := owner.Made(b)
+	return made && known
 }
 
 func thisCluster(context.Context) (string, error) { return "this-cluster", nil }
@@ -184,6 +185,9 @@ func (p *place) end(t *testing.T, name string, phase v1alpha1.Phase) {
 	b := p.backup(t, name)
 	now := metav1.NewTime(p.now)
 	b.Status.Phase, b.Status.StartTime, b.Status.CompletionTime, b.Status.Message = phase, &now, &now, "as the test wants it"
+	if b.Status.ObservedGeneration == 0 { // as the server of Backups does
+		b.Status.ObservedGeneration, b.Status.Schedule = b.Generation, b.Labels[v1alpha1.ScheduleLabel]
+	}
 	if err := p.Status().Update(t.Context(), b); err != nil {
 		t.Fatal(err)
 	}

@@ -109,6 +109,19 @@ func (s *seen) note(schedule *v1alpha1.Schedule) {
 	} else {
 		st.LastSuccessfulBackup = ""
 	}
+	s.noteMade(st)
+}
+
+// noteMade notes the uid of the newest run's Backup where the server that made it could not. Where there is none any more, nothing is of that run.
+func (s *seen) noteMade(st *v1alpha1.ScheduleStatus) {
+	if st.Made == "" || st.MadeUID != "" {
+		return
+	}
+	if b := cmp.Or(s.byName[st.Made], s.byName[s.owner.otherName(st.Made)]); b != nil {
+		st.MadeUID = string(b.UID)
+	} else if !pending(st) {
+		st.Made = ""
+	}
 }
 
 // pending says whether the active run is noted, and its Backup not yet seen.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -15,6 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"kedge.dev/kedge/api/v1alpha1"
+	"kedge.dev/kedge/server/outcome"
 )
 
 // The Secret of the key that marks runs. All servers of an installation use one key, so that each knows the others' runs.
@@ -23,6 +25,9 @@ const (
 	runsKey    = "key"
 	runsBytes  = 32
 )
+
+// keyAgain is the wait before the key is looked for again.
+const keyAgain = 15 * time.Second
 
 // Marks hold the key by which the Backups that schedules make are told from those that others make under a schedule's label or a run's name. Whoever may
 // create Backups may write both, but not the mark: it is made with a key that only the server can read. Client must read Secrets as they are.
@@ -42,7 +47,7 @@ func (m *Marks) Of(ctx context.Context, s *v1alpha1.Schedule, cluster string) (*
 	if m.key == nil {
 		key, err := m.load(ctx)
 		if err != nil {
-			return nil, fmt.Errorf("the key that marks runs: %w", err)
+			return nil, outcome.Waiting(ReasonNoKey, keyAgain, fmt.Errorf("the key that marks runs: %w", err))
 		}
 		m.key = key
 	}
@@ -95,25 +100,34 @@ func (o *Owner) otherName(name string) string {
 }
 
 func (o *Owner) marked(b *v1alpha1.Backup) bool {
-	return hmac.Equal([]byte(b.Annotations[v1alpha1.RunAnnotation]), []byte(o.mark(b.Name)))
+	return o.key != nil && hmac.Equal([]byte(b.Annotations[v1alpha1.RunAnnotation]), []byte(o.mark(b.Name)))
 }
 
 // Made says whether a Backup that nobody looked at yet is of the schedule's newest run. The schedule's status, which no user may write, names that before
-// the Backup is created; a mark alone may be the copy of one whose Backup was deleted.
-func (o *Owner) Made(b *v1alpha1.Backup) bool {
-	made := o.schedule.Status.Made
-	return made != "" && (b.Name == made || b.Name == o.otherName(made)) && o.marked(b)
+// the Backup is created, and its uid afterwards: a mark may be the copy of one whose Backup was deleted. Known is false where the uid is still to come.
+func (o *Owner) Made(b *v1alpha1.Backup) (made, known bool) {
+	made = o.newest(b)
+	return made, !made || o.schedule.Status.MadeUID != ""
 }
 
-// owns says whether a Backup counts for the schedule. What the server noted of it when it was first seen is the truth; until then it is its mark. One that
-// was found in a bucket counts where it is of this cluster: another may have a schedule of the same name.
+// newest says whether a Backup may be that of the newest run, as far as its status tells.
+func (o *Owner) newest(b *v1alpha1.Backup) bool {
+	st := &o.schedule.Status
+	if st.MadeUID != "" { // whatever became of the key since
+		return st.MadeUID == string(b.UID)
+	}
+	return st.Made != "" && o.marked(b) && (b.Name == st.Made || b.Name == o.otherName(st.Made))
+}
+
+// owns says whether a Backup counts for the schedule. What the server noted of it when it was first seen is the truth; until then only the newest run's does,
+// by its mark, and by its uid once that is noted: older ones were all seen. One that was found in a bucket counts where it is of this cluster: another may have a schedule of the same name.
 func (o *Owner) owns(b *v1alpha1.Backup) bool {
 	found := b.Annotations[v1alpha1.ArchiveUIDAnnotation] != ""
 	switch {
 	case found && (b.Status.Cluster == nil || o.cluster == "" || b.Status.Cluster.UID != o.cluster || !b.Status.Phase.Final()):
 		return false
 	case found, b.Status.ObservedGeneration != 0:
-		return b.Status.Schedule == o.schedule.Name
+		return b.Status.Schedule == o.schedule.Name || o.schedule.Status.MadeUID != "" && o.newest(b)
 	}
-	return o.marked(b)
+	return o.newest(b)
 }

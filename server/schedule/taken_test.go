@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"kedge.dev/kedge/api/v1alpha1"
@@ -83,4 +84,75 @@ func TestPlanted(t *testing.T) {
 		is(t, "healthy", condition(s, "Healthy"), "False LastRunFailed")
 		is(t, "last success", s.Status.LastSuccessfulBackup, first.Name)
 	})
+}
+
+// TestMarkAgain has somebody who reads the mark of the newest run delete its Backup and create it again: it is not the schedule's.
+func TestMarkAgain(t *testing.T) {
+	p := newPlace(t, "1.36.3")
+	p.schedule(t, "demo")
+	p.at(t, "demo", "10:15:00")
+	s := p.at(t, "demo", "11:00:00")
+	first := p.backup(t, "demo-20260301110000")
+	is(t, "uid", s.Status.MadeUID, first.UID)
+	p.end(t, first.Name, v1alpha1.PhaseCompleted)
+	p.look(t, "demo")
+	again := func() *v1alpha1.Backup {
+		t.Helper()
+		if err := p.Delete(t.Context(), p.backup(t, first.Name)); err != nil {
+			t.Fatal(err)
+		}
+		b := &v1alpha1.Backup{ObjectMeta: metav1.ObjectMeta{Namespace: p.namespace, Name: first.Name, Labels: first.Labels, Annotations: first.Annotations}}
+		if err := p.Create(t.Context(), b); err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	b := again()
+	s = p.look(t, "demo")
+	is(t, "made", p.made(t, s, b), false)
+	is(t, "active", s.Status.Active, "")
+	is(t, "last success", s.Status.LastSuccessfulBackup, "")
+	p.at(t, "demo", "12:00:00")
+	s = p.look(t, "demo")
+	is(t, "the next run", s.Status.Active, "demo-20260301120000")
+
+	// The server that made it ended before it noted the uid: the next one notes it when it sees the Backup, and forgets a run whose Backup is gone.
+	s.Status.MadeUID = ""
+	if err := p.Status().Update(t.Context(), s); err != nil {
+		t.Fatal(err)
+	}
+	second := p.backup(t, s.Status.Active)
+	is(t, "made before it is noted", p.made(t, s, second), false)
+	s = p.look(t, "demo")
+	is(t, "uid", s.Status.MadeUID, second.UID)
+	is(t, "made", p.made(t, s, second), true)
+	s.Status.MadeUID = ""
+	if err := p.Status().Update(t.Context(), s); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Delete(t.Context(), second); err != nil {
+		t.Fatal(err)
+	}
+	is(t, "forgotten", p.look(t, "demo").Status.Made, "")
+}
+
+// TestNoKey has a Secret of the key that is of no use: the schedule says so, and what is overdue, until it is deleted.
+func TestNoKey(t *testing.T) {
+	p := newPlace(t, "1.36.3")
+	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: p.namespace, Name: "kedge-runs"}, Data: map[string][]byte{"key": []byte("short")}}
+	if err := p.Create(t.Context(), secret); err != nil {
+		t.Fatal(err)
+	}
+	p.schedule(t, "demo")
+	s := p.at(t, "demo", "10:15:00")
+	is(t, "ready", condition(s, "Ready"), "False NoKey")
+	s = p.at(t, "demo", "11:06:00")
+	is(t, "healthy", condition(s, "Healthy"), "False RunOverdue")
+	is(t, "backups", p.backups(t, "demo"), "")
+	if err := p.Delete(t.Context(), secret); err != nil {
+		t.Fatal(err)
+	}
+	s = p.at(t, "demo", "11:07:00")
+	is(t, "ready", condition(s, "Ready"), "True Valid")
+	is(t, "backups", p.backups(t, "demo"), "demo-20260301110000")
 }
