@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 
-	"golang.org/x/sync/errgroup"
-
 	"kedge.dev/kedge/plugins"
 )
 
@@ -26,30 +24,7 @@ func (t *Taker) provideClone(v *taking) {
 
 // ofClones copies the files of volumes whose snapshots are completed.
 func (f *fileCopies) ofClones(ctx context.Context, todo []*taking) error {
-	byHandle := map[string][]*taking{}
-	var order []string
-	for _, v := range todo {
-		if v.err != nil || v.storage == "" {
-			continue
-		}
-		if byHandle[v.handle] == nil {
-			order = append(order, v.handle)
-		}
-		byHandle[v.handle] = append(byHandle[v.handle], v)
-	}
-	g, gctx := errgroup.WithContext(ctx)
-	for _, handle := range order {
-		g.Go(func() error {
-			select {
-			case f.slots <- struct{}{}:
-			case <-gctx.Done():
-				return context.Cause(gctx)
-			}
-			defer func() { <-f.slots }()
-			return f.ofClone(gctx, byHandle[handle])
-		})
-	}
-	return g.Wait()
+	return f.each(ctx, withFiles(todo), func(v *taking) string { return v.handle }, f.ofClone)
 }
 
 // ofClone has a volume made of a snapshot, in the movers' namespace, copies its files, and removes it.

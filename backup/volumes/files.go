@@ -123,19 +123,26 @@ func (f *fileCopies) begin(ctx context.Context) error {
 
 // copy copies the storages of volumes, some at once.
 func (f *fileCopies) copy(ctx context.Context, todo []*taking) error {
-	byStorage := map[string][]*taking{}
+	return f.each(ctx, todo, func(v *taking) string { return v.storage }, func(ctx context.Context, same []*taking) error {
+		return f.copyOne(ctx, same, same[0].pv)
+	})
+}
+
+// each calls fn for what is the same by its key, in the order of todo, some at once. What has failed is left out.
+func (f *fileCopies) each(ctx context.Context, todo []*taking, key func(*taking) string, fn func(context.Context, []*taking) error) error {
+	byKey := map[string][]*taking{}
 	var order []string
 	for _, v := range todo {
 		if v.err != nil {
 			continue
 		}
-		if byStorage[v.storage] == nil {
-			order = append(order, v.storage)
+		if byKey[key(v)] == nil {
+			order = append(order, key(v))
 		}
-		byStorage[v.storage] = append(byStorage[v.storage], v)
+		byKey[key(v)] = append(byKey[key(v)], v)
 	}
 	g, gctx := errgroup.WithContext(ctx)
-	for _, storage := range order {
+	for _, k := range order {
 		g.Go(func() error {
 			select {
 			case f.slots <- struct{}{}:
@@ -143,8 +150,7 @@ func (f *fileCopies) copy(ctx context.Context, todo []*taking) error {
 				return context.Cause(gctx)
 			}
 			defer func() { <-f.slots }()
-			same := byStorage[storage]
-			return f.copyOne(gctx, same, same[0].pv)
+			return fn(gctx, byKey[k])
 		})
 	}
 	return g.Wait()
