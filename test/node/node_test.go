@@ -21,24 +21,7 @@ func TestPodsRun(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(folder, "from-machine"), []byte("hello"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	err := w.cluster.ApplyYAML(t.Context(), strings.NewReplacer("FOLDER", folder, "IMAGE", appImage).Replace(`
-apiVersion: v1
-kind: Pod
-metadata: {name: guest, namespace: default}
-spec:
-  terminationGracePeriodSeconds: 2
-  containers:
-  - name: app
-    image: IMAGE
-    imagePullPolicy: Never
-    args: [hold, /data, made]
-    env: [{name: NAME, value: made}]
-    readinessProbe: {exec: {command: [/app, filled, /data]}, periodSeconds: 1}
-    volumeMounts: [{name: data, mountPath: /data}]
-  volumes:
-  - name: data
-    hostPath: {path: FOLDER, type: Directory}
-`))
+	err := w.cluster.ApplyYAML(t.Context(), strings.NewReplacer("FOLDER", folder, "IMAGE", appImage).Replace(guest))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,10 +53,8 @@ spec:
 	}
 }
 
-// TestNodeRestarts: a pod runs again on a node that has lost its power, and finds what it had written.
-func TestNodeRestarts(t *testing.T) {
-	w := newWorld(t)
-	err := w.cluster.ApplyYAML(t.Context(), strings.NewReplacer("FOLDER", t.TempDir(), "IMAGE", appImage).Replace(`
+// guest is a pod that writes to a folder of the machine.
+const guest = `
 apiVersion: v1
 kind: Pod
 metadata: {name: guest, namespace: default}
@@ -88,7 +69,12 @@ spec:
     readinessProbe: {exec: {command: [/app, filled, /data]}, periodSeconds: 1}
     volumeMounts: [{name: data, mountPath: /data}]
   volumes: [{name: data, hostPath: {path: FOLDER, type: Directory}}]
-`))
+`
+
+// TestNodeRestarts: a pod runs again on a node that has lost its power, and finds what it had written.
+func TestNodeRestarts(t *testing.T) {
+	w := newWorld(t)
+	err := w.cluster.ApplyYAML(t.Context(), strings.NewReplacer("FOLDER", t.TempDir(), "IMAGE", appImage).Replace(guest))
 	if err != nil {
 		t.Fatal(err)
 	}
